@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// The functions of the library that the templates of the public headers call. Not for users.
+#ifndef GREENLET_DETAIL_CORE_HPP
+#define GREENLET_DETAIL_CORE_HPP
+
+#include <greenlet/detail/api.hpp>
+#include <greenlet/detail/closure.hpp>
+
+#include <exception>
+
+namespace greenlets {
+
+class greenlet;
+class attributes;
+
+namespace detail {
+
+struct body;  // the library's record of one greenlet
+
+GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes* with);
+GREENLET_API void ref(body* b) noexcept;
+GREENLET_API void unref(body* b) noexcept;
+GREENLET_API value switch_to(const greenlet& target, value&& sent);
+GREENLET_API value throw_in(const greenlet& target, std::exception_ptr thrown);
+GREENLET_API value switch_to_parent(value&& sent);
+GREENLET_API void set_run(const greenlet& target, closure&& run);
+
+inline value pack() noexcept { return {}; }
+template <class A>
+value pack(A&& one) {
+  return value(std::forward<A>(one));
+}
+template <class A, class B, class... C>
+value pack(A&& first, B&& second, C&&... more) {
+  return value(std::tuple<std::decay_t<A>, std::decay_t<B>, std::decay_t<C>...>(
+      std::forward<A>(first), std::forward<B>(second), std::forward<C>(more)...));
+}
+
+}  // namespace detail
+}  // namespace greenlets
+
+#endif

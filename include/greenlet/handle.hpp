@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+// greenlet: a counted handle to a greenlet; and the greenlet that is running.
+#ifndef GREENLET_HANDLE_HPP
+#define GREENLET_HANDLE_HPP
+
+#include <greenlet/detail/core.hpp>
+#include <greenlet/error.hpp>
+#include <greenlet/exit.hpp>
+#include <greenlet/value.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace greenlets {
+
+/// Where a greenlet is in its life. There is no way back.
+enum class greenlet_state {
+  unstarted,  ///< has no stack and belongs to no thread yet
+  current,    ///< its thread is running it
+  suspended,  ///< started, and has switched away
+  finished,   ///< its function has returned or thrown
+  unwound,    ///< its thread has exited
+};
+
+/// A counted handle, one pointer wide; empty when default-constructed. A greenlet that nobody
+/// runs and to which no handle is left is unwound: greenlet_exit is thrown into it at once, in
+/// the code that dropped the handle, so that the destructors of its stack run. Dropped on another
+/// thread it is handed to its own, which does so at its next entry into the library.
+///
+/// Two threads may use two handles to one greenlet; one handle object is not synchronised.
+/// "Switches: no" below means that no other greenlet runs meanwhile; where a function may unwind
+/// greenlets whose last handle has gone elsewhere, it says "may unwind".
+class GREENLET_API greenlet {
+ public:
+  /// Refers to no greenlet.
+  greenlet() noexcept = default;
+
+  /// Makes a greenlet that will call `run`; nothing runs and no stack is allocated yet. Its
+  /// parent is the current greenlet. `run` is moved or copied in, called once, and destroyed on
+  /// the greenlet's own stack before the greenlet counts as dead.
+  ///
+  /// The parameters of `run` are filled from what the first switch sends: none, one object, or
+  /// several; a callable that takes one `value` gets it as it is. A mismatch is
+  /// error(wrong_arguments), thrown inside the new greenlet. What `run` returns is what the
+  /// parent's pending switch returns; what it throws is thrown there.
+  ///
+  /// Switches: may unwind. Thread: any. Throws: std::bad_alloc, what moving `run` throws.
+  template <class F, class D = std::decay_t<F>,
+            class = std::enable_if_t<!std::is_same_v<D, greenlet> && !std::is_same_v<D, attributes> &&
+                                     detail::is_callable<D>>>
+  explicit greenlet(F&& run)
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, nullptr)) {}
+
+  /// The same with a given parent, of any thread; an empty one means the current greenlet.
+  template <class F, class = std::enable_if_t<detail::is_callable<std::decay_t<F>>>>
+  greenlet(F&& run, const greenlet& parent)
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), &parent, nullptr)) {}
+
+  /// The same with attributes. Throws also: std::invalid_argument for a stack size that cannot be.
+  template <class F, class = std::enable_if_t<detail::is_callable<std::decay_t<F>>>>
+  greenlet(const attributes& with, F&& run)
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, &with)) {}
+
+  /// Nothing to run yet: set_run() gives it. Until then a switch is error(no_run).
+  explicit greenlet(const attributes& with) : body_(detail::new_body({}, nullptr, &with)) {}
+
+  greenlet(const greenlet& other) noexcept : body_(other.body_) {
+    if (body_) detail::ref(body_);
+  }
+  greenlet(greenlet&& other) noexcept : body_(std::exchange(other.body_, nullptr)) {}
+  /// Switches: dropping the old greenlet may unwind it, as the destructor does; it is dropped
+  /// last, when the handle already refers to the new one.
+  greenlet& operator=(const greenlet& other) noexcept {
+    greenlet(other).swap(*this);
+    return *this;
+  }
+  greenlet& operator=(greenlet&& other) noexcept {
+    greenlet(std::move(other)).swap(*this);
+    return *this;
+  }
+  /// Switches: into the greenlet, to unwind it, when this was the last handle to a suspended
+  /// greenlet of this thread; control comes back when it has finished. Nothing that it throws
+  /// gets here: what is not a greenlet_exit goes to the unraisable handler. Thread: any.
+  ~greenlet() {
+    if (body_) detail::unref(body_);
+  }
+  void swap(greenlet& other) noexcept { std::swap(body_, other.body_); }
+
+  /// Switches to the greenlet and sends it the arguments: nothing, an object, or several (as a
+  /// std::tuple of the decayed types). Returns what somebody, not necessarily that greenlet,
+  /// later sends to the one that is running now.
+  ///
+  /// An unstarted greenlet is started with the arguments. A dead one passes them on to its nearest
+  /// ancestor that is not dead. The running one gets them back at once.
+  ///
+  /// Switches: yes. Thread: the greenlet's own. Throws: error (empty_handle, different_thread,
+  /// thread_exited, collected, no_run), std::system_error and std::bad_alloc when a stack cannot
+  /// be had, and error(stack_limit); all of these before anything has changed. And whatever is
+  /// thrown into the running greenlet while it is away.
+  template <class... A>
+  value switch_to(A&&... arguments) const {
+    return detail::switch_to(*this, detail::pack(std::forward<A>(arguments)...));
+  }
+
+  /// Switches to the greenlet and throws there, out of its pending switch: any object (as
+  /// `throw object` would), or what a std::exception_ptr refers to. An unstarted greenlet dies of
+  /// it without running. What the greenlet does not catch goes to its parent. A dead one passes it
+  /// on to its nearest ancestor that is not dead; a greenlet_exit as a value.
+  ///
+  /// Switches: yes. Thread: the greenlet's own. Throws: as switch_to().
+  template <class E>
+  value throw_in(E&& object) const {
+    if constexpr (std::is_same_v<std::decay_t<E>, std::exception_ptr>)
+      return detail::throw_in(*this, std::forward<E>(object));
+    else
+      return detail::throw_in(*this, std::make_exception_ptr<std::decay_t<E>>(std::forward<E>(object)));
+  }
+  /// Throws greenlet_exit.
+  value throw_in() const { return detail::throw_in(*this, std::make_exception_ptr(greenlet_exit())); }
+
+  /// Gives an unstarted greenlet what it is to run, in place of what it had.
+  /// Switches: no, unless the old callable's destructor does. Thread: any, but not two at once.
+  /// Throws: error (empty_handle, already_started), std::bad_alloc.
+  template <class F, class = std::enable_if_t<detail::is_callable<std::decay_t<F>>>>
+  void set_run(F&& run) const {
+    detail::set_run(*this, detail::make_closure(std::forward<F>(run)));
+  }
+  /// Takes what an unstarted greenlet was to run away, and destroys it. As set_run().
+  void reset_run() const { detail::set_run(*this, {}); }
+  /// Whether there is something to run: true until the start. Thread: any.
+  bool has_run() const;
+
+  /// The greenlet that gets control when this one finishes; empty for a main greenlet.
+  /// Switches: no. Thread: any. Throws: error(empty_handle).
+  greenlet parent() const;
+  /// Gives it another parent. While unstarted: one of any thread, even of one that has exited (the
+  /// switch will tell). Once started: one of its own thread.
+  /// Switches: may unwind the old parent. Thread: any while unstarted, then the greenlet's own.
+  /// Throws: error (empty_handle, main_parent, cyclic_parent, parent_thread, different_thread).
+  void set_parent(const greenlet& p) const;
+
+  // The predicates never change anything and may be called from any thread; from another thread
+  // than the greenlet's own the answer may be old when it arrives. False for an empty handle.
+
+  /// Finished, or its thread has exited.
+  bool dead() const noexcept;
+  /// No longer unstarted.
+  bool started() const noexcept;
+  bool is_main() const noexcept;
+  /// Active: started and not dead.
+  explicit operator bool() const noexcept;
+  /// Whether the handle refers to no greenlet.
+  bool empty() const noexcept { return body_ == nullptr; }
+  /// Throws nothing; an empty handle counts as finished.
+  greenlet_state state() const noexcept;
+
+  /// The name, for people. Thread: any. Throws: std::bad_alloc.
+  std::string name() const;
+  void set_name(std::string n) const;
+  /// A number that no other greenlet of the process ever has; 0 for an empty handle.
+  std::uint64_t id() const noexcept;
+
+  friend bool operator==(const greenlet& a, const greenlet& b) noexcept { return a.body_ == b.body_; }
+  friend bool operator!=(const greenlet& a, const greenlet& b) noexcept { return a.body_ != b.body_; }
+
+ private:
+  friend struct detail::body;
+  friend class weak_greenlet;
+  friend struct std::hash<greenlet>;
+  friend struct access;  // the library's own way in
+
+  struct adopt {};
+  greenlet(detail::body* counted, adopt) noexcept : body_(counted) {}
+
+  detail::body* body_ = nullptr;
+};
+
+/// The running greenlet: its own handle, which is not counted (a copy of it is). A reference,
+/// because a counted temporary of the usual `current().parent().switch_to()` would live on this
+/// greenlet's stack for as long as the switch is pending, and keep it alive by itself.
+///
+/// Makes the thread's main greenlet at its first use in a thread.
+/// Switches: may unwind. Thread: any. Throws: std::bad_alloc, std::system_error at the first use.
+GREENLET_API const greenlet& current();
+
+/// The main greenlet of the calling thread. As current().
+GREENLET_API greenlet main_greenlet();
+
+/// Switches to the parent of the running greenlet: as `current().parent().switch_to(...)`, with no
+/// temporary handle. Throws also: error(main_parent) in a main greenlet.
+template <class... A>
+value switch_to_parent(A&&... arguments) {
+  return detail::switch_to_parent(detail::pack(std::forward<A>(arguments)...));
+}
+
+}  // namespace greenlets
+
+template <>
+struct std::hash<greenlets::greenlet> {
+  std::size_t operator()(const greenlets::greenlet& g) const noexcept { return std::hash<const void*>()(g.body_); }
+};
+
+#endif

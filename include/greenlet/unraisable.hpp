@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// The unraisable handler: where an exception goes that nobody is there to catch.
+#ifndef GREENLET_UNRAISABLE_HPP
+#define GREENLET_UNRAISABLE_HPP
+
+#include <greenlet/handle.hpp>
+
+#include <exception>
+#include <functional>
+
+namespace greenlets {
+
+/// Told of an exception that cannot be thrown anywhere: it left a greenlet that was being unwound
+/// (by its last handle, or its thread's exit), or a greenlet refused to end. Called in the
+/// greenlet that did the unwinding, on its thread. What the handler throws is ignored.
+using unraisable_handler = std::function<void(const greenlet&, std::exception_ptr)>;
+
+/// Sets the process's handler and returns the one before. Empty: back to the default, which
+/// writes a line to standard error.
+/// Switches: no. Thread: any. Throws: std::bad_alloc.
+GREENLET_API unraisable_handler set_unraisable_handler(unraisable_handler handler);
+
+}  // namespace greenlets
+
+#endif

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+// value: what one greenlet sends to another; holds one object of any movable type, or nothing.
+//
+//   greenlets::value v = g.switch_to(20, 22);   // whatever somebody sends back
+//   if (v.is<int>()) sum = v.get<int>();
+#ifndef GREENLET_VALUE_HPP
+#define GREENLET_VALUE_HPP
+
+#include <greenlet/detail/api.hpp>
+#include <greenlet/exit.hpp>
+
+#include <cstddef>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <typeinfo>
+#include <utility>
+
+namespace greenlets {
+
+class value;
+
+namespace detail {
+
+// Room for three words in place; what is larger, or may throw when moved, lives in a box.
+union value_storage {
+  void* box;
+  alignas(void*) unsigned char bytes[3 * sizeof(void*)];
+};
+
+template <class T>
+inline constexpr bool fits_in_place = sizeof(T) <= sizeof(value_storage) && alignof(T) <= alignof(value_storage) &&
+                                      std::is_nothrow_move_constructible_v<T>;
+
+struct value_ops {
+  const std::type_info* type;
+  void* (*address)(value_storage&) noexcept;
+  void (*move)(value_storage& from, value_storage& to) noexcept;  // leaves `from` without an object
+  void (*destroy)(value_storage&) noexcept;
+};
+
+template <class T>
+struct value_ops_of {
+  static T* object(value_storage& s) noexcept {
+    if constexpr (fits_in_place<T>)
+      return std::launder(reinterpret_cast<T*>(s.bytes));
+    else
+      return static_cast<T*>(s.box);
+  }
+  static void* address(value_storage& s) noexcept { return object(s); }
+  static void move(value_storage& from, value_storage& to) noexcept {
+    if constexpr (fits_in_place<T>) {
+      ::new (static_cast<void*>(to.bytes)) T(std::move(*object(from)));
+      object(from)->~T();
+    } else {
+      to.box = from.box;
+    }
+  }
+  static void destroy(value_storage& s) noexcept {
+    if constexpr (fits_in_place<T>)
+      object(s)->~T();
+    else
+      delete object(s);
+  }
+  static constexpr value_ops ops{&typeid(T), &address, &move, &destroy};
+};
+
+// A thrown greenlet_exit that became a value: the exception object itself is kept.
+GREENLET_API value from_thrown(std::exception_ptr thrown);
+GREENLET_API const std::type_info& thrown_type(const std::exception_ptr& thrown) noexcept;
+[[noreturn]] GREENLET_API void throw_wrong_type(const std::type_info* held, const std::type_info& asked);
+
+template <class T>
+T* thrown_as(const std::exception_ptr& thrown) noexcept {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (T& object) {
+    return &object;  // lives as long as `thrown`
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+}  // namespace detail
+
+/// Holds one object of any movable type, or nothing. Move-only; small objects live in place.
+/// The accessors name the exact (decayed) type that was sent: nothing is converted.
+/// Thread: not synchronised; as any object.
+class GREENLET_API value {
+ public:
+  value() noexcept = default;
+
+  /// Holds `std::forward<T>(object)`. Throws: what constructing it throws, std::bad_alloc.
+  template <class T, class D = std::decay_t<T>, class = std::enable_if_t<!std::is_same_v<D, value>>>
+  value(T&& object) {  // NOLINT: a conversion, as in std::any
+    static_assert(std::is_move_constructible_v<D>, "a value holds objects that can be moved");
+    if constexpr (detail::fits_in_place<D>)
+      ::new (static_cast<void*>(storage_.bytes)) D(std::forward<T>(object));
+    else
+      storage_.box = new D(std::forward<T>(object));
+    ops_ = &detail::value_ops_of<D>::ops;
+  }
+
+  value(value&& other) noexcept { take_from(other); }
+  value& operator=(value&& other) noexcept {
+    if (this != &other) {
+      value old(std::move(*this));  // destroyed last: its destructor may look at us
+      take_from(other);
+    }
+    return *this;
+  }
+  value(const value&) = delete;
+  value& operator=(const value&) = delete;
+  ~value() { reset(); }
+
+  bool has_value() const noexcept { return ops_ != nullptr; }
+
+  /// Destroys what is held; holds nothing afterwards.
+  void reset() noexcept {
+    if (const detail::value_ops* ops = std::exchange(ops_, nullptr)) ops->destroy(storage_);
+  }
+
+  /// The type of what is held, typeid(void) when nothing is.
+  /// For a greenlet_exit that ended a greenlet: the class that was thrown.
+  const std::type_info& type() const noexcept;
+
+  /// Whether it holds a T; for a greenlet_exit that ended a greenlet, also whether the thrown
+  /// object is derived from T.
+  template <class T>
+  bool is() const noexcept {
+    return find<T>() != nullptr;
+  }
+
+  /// Points at the T that is held; nullptr when it holds something else.
+  template <class T>
+  T* get_if() noexcept {
+    return find<T>();
+  }
+  template <class T>
+  const T* get_if() const noexcept {
+    return find<T>();
+  }
+
+  /// Gives the T that is held. Throws: error(wrong_type), which names both types.
+  template <class T>
+  T& get() & {
+    return require<T>();
+  }
+  template <class T>
+  const T& get() const& {
+    return require<T>();
+  }
+  template <class T>
+  T&& get() && {
+    return std::move(require<T>());
+  }
+
+  /// Moves the T out and holds nothing afterwards. Throws: error(wrong_type).
+  template <class T>
+  T take() {
+    T object(std::move(require<T>()));
+    reset();
+    return object;
+  }
+
+  /// The exception object when this is a greenlet_exit that ended a greenlet, else null.
+  std::exception_ptr thrown() const noexcept;
+
+ private:
+  friend value detail::from_thrown(std::exception_ptr);
+
+  void take_from(value& other) noexcept {
+    ops_ = std::exchange(other.ops_, nullptr);
+    if (ops_) ops_->move(other.storage_, storage_);
+  }
+
+  bool is_thrown() const noexcept;
+
+  template <class T>
+  T* find() const noexcept {
+    static_assert(std::is_same_v<T, std::decay_t<T>>, "values hold decayed types: no references, arrays or const");
+    if (!ops_) return nullptr;
+    if constexpr (std::is_base_of_v<greenlet_exit, T>)
+      if (is_thrown()) return detail::thrown_as<T>(thrown());
+    // By type_info and not by the address of ops_: another shared object has its own ops.
+    if (ops_ == &detail::value_ops_of<T>::ops || *ops_->type == typeid(T))
+      return static_cast<T*>(ops_->address(storage_));
+    return nullptr;
+  }
+
+  template <class T>
+  T& require() const {
+    if (T* object = find<T>()) return *object;
+    detail::throw_wrong_type(ops_ ? &type() : nullptr, typeid(T));
+  }
+
+  const detail::value_ops* ops_ = nullptr;
+  mutable detail::value_storage storage_;
+};
+
+}  // namespace greenlets
+
+#endif

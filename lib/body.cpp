@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+// The life of a body: made, counted, and buried when nothing refers to it.
+#include "body.hpp"
+
+#include "census.hpp"
+#include "thread.hpp"
+
+#include <greenlet/attributes.hpp>
+#include <greenlet/weak.hpp>
+
+#include <new>
+
+namespace greenlets {
+namespace detail {
+
+census_t census;
+
+body::body(bool is_main) : main(is_main), id(new_id()), self(access::adopt(this)) {
+  census.greenlets.fetch_add(1, std::memory_order_relaxed);
+  if (main) census.main_greenlets.fetch_add(1, std::memory_order_relaxed);
+}
+
+body::~body() {
+  ::new (static_cast<void*>(&self)) greenlet();  // it was not counted, so it must not drop
+}
+
+namespace {
+
+// Frees what a body holds, whose last strong reference has gone. Returns its parent, whose
+// reference the caller is to drop: a loop there, and not recursion, because a chain of unstarted
+// greenlets may be long.
+body* bury(body* b) noexcept {
+  b->run = {};  // user code
+  b->slot = {};
+  b->held = nullptr;
+  b->name.reset();
+  if (thread_record* t = b->thread()) unref(*t);
+  body* parent = b->parent.exchange(nullptr, std::memory_order_relaxed);
+  census.greenlets.fetch_sub(1, std::memory_order_relaxed);
+  if (b->main) census.main_greenlets.fetch_sub(1, std::memory_order_relaxed);
+  weak_unref(b);
+  return parent;
+}
+
+// The last reference to an active greenlet is being dropped. Returns true when the caller still
+// holds it and is to look again, false when it has been given away.
+bool let_go(body* b) noexcept {
+  thread_record* const owner = b->thread();
+  thread_record* const here = this_thread_if_any();
+  if (owner != here) {
+    if (!owner->dropped.push(b)) return true;  // the owner has exited: it is dead by now
+    owner->raise(attention::dropped);
+    owner->wake();
+    return false;
+  }
+  if (here->running() == b) {
+    b->orphan = true;
+    return false;
+  }
+  unwind_one(*here, b, greenlet_exit::reason::last_handle);
+  if (b->dead() || b->strong.load(std::memory_order_acquire) > 1) return true;
+  // It has swallowed its exit and switched away, and nobody has kept it. Trying again might go on
+  // for ever; freeing its stack would free objects that were never destroyed.
+  b->abandoned = true;
+  report_refusal(b);
+  return false;
+}
+
+}  // namespace
+
+void ref(body* b) noexcept { b->strong.fetch_add(1, std::memory_order_relaxed); }
+
+void unref(body* b) noexcept {
+  while (b) {
+    std::size_t count = b->strong.load(std::memory_order_acquire);
+    if (count == 1 && b->is(life::active)) {
+      // Kept until we know: a weak handle must resolve while the greenlet is being unwound.
+      if (!let_go(b)) return;
+      continue;
+    }
+    if (!b->strong.compare_exchange_weak(count, count - 1, std::memory_order_acq_rel)) continue;
+    if (count > 1) return;
+    b = bury(b);
+  }
+}
+
+void weak_unref(body* b) noexcept {
+  if (b->weak.fetch_sub(1, std::memory_order_acq_rel) == 1) delete b;
+}
+
+body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
+  thread_record& t = this_thread();
+  enter(t);
+  if (with && !with->parent().empty()) parent = &with->parent();
+  auto made = std::make_unique<body>(false);
+  if (with) {
+    made->stack_size = round_stack_size(with->stack_size());
+    made->own_fp_env = with->preserve_fp_env();
+    if (!with->name().empty()) made->name = std::make_shared<const std::string>(with->name());
+  }
+  made->run = std::move(run);
+  body* p = parent && !parent->empty() ? access::body_of(*parent) : t.running();
+  ref(p);
+  made->parent.store(p, std::memory_order_relaxed);
+  return made.release();
+}
+
+}  // namespace detail
+
+weak_greenlet::weak_greenlet(const greenlet& g) noexcept : body_(g.body_) {
+  if (body_) body_->weak.fetch_add(1, std::memory_order_relaxed);
+}
+
+weak_greenlet::weak_greenlet(const weak_greenlet& other) noexcept : body_(other.body_) {
+  if (body_) body_->weak.fetch_add(1, std::memory_order_relaxed);
+}
+
+weak_greenlet::~weak_greenlet() {
+  if (body_) detail::weak_unref(body_);
+}
+
+greenlet weak_greenlet::lock() const noexcept {
+  if (body_) {
+    std::size_t count = body_->strong.load(std::memory_order_relaxed);
+    while (count != 0)
+      if (body_->strong.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel))
+        return access::adopt(body_);
+  }
+  return {};
+}
+
+bool weak_greenlet::expired() const noexcept {
+  return !body_ || body_->strong.load(std::memory_order_acquire) == 0;
+}
+
+}  // namespace greenlets

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+// body: the library's record of one greenlet.
+#ifndef LIB_BODY_HPP
+#define LIB_BODY_HPP
+
+#include "parcel.hpp"
+#include "spinlock.hpp"
+#include "stack.hpp"
+
+#include <greenlet/detail/closure.hpp>
+#include <greenlet/handle.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace greenlets {
+
+// The library's own way into handles.
+struct access {
+  static detail::body* body_of(const greenlet& g) noexcept { return g.body_; }
+  static greenlet adopt(detail::body* counted) noexcept { return {counted, greenlet::adopt{}}; }
+};
+
+namespace detail {
+
+struct thread_record;
+
+// There is no way back. Whether an active greenlet is the current one, its thread knows.
+enum class life : unsigned char { unstarted, active, finished, unwound };
+
+struct body {
+  // --- What a switch touches. Valid while active.
+  machine::context* context = nullptr;      // its stack's, or the thread's native one
+  std::atomic<thread_record*> owner{nullptr};  // set once, at the start; counted
+  std::atomic<life> state{life::unstarted};
+  bool orphan = false;     // its last handle went while it ran: the thread holds that reference until it is left
+  bool abandoned = false;  // it refused to be killed: the thread holds the last reference until it is dead
+  exception_state exceptions;               // while suspended
+  parcel slot;                              // what it is to find when it goes on; filled just before the jump
+
+  // --- The tree and its thread's list.
+  std::atomic<body*> parent{nullptr};  // counted; null for a main greenlet. Written under `lock`;
+                                       // read without it by the owner, or while unstarted under it
+  stack* memory = nullptr;             // while active; null for a main greenlet
+  body* previous_active = nullptr;     // in the owner's list of active greenlets, main ones excepted
+  body* next_active = nullptr;
+  body* next_dropped = nullptr;        // in the owner's queue of greenlets dropped elsewhere
+  unsigned kills = 0;                  // rounds of its thread's exit that it has survived
+
+  // --- Life and description.
+  std::atomic<std::size_t> strong{1};
+  std::atomic<std::size_t> weak{1};  // the strong ones together hold one
+  spinlock lock;                     // over parent, name, run, and the step from unstarted to active
+  const bool main;
+  bool own_fp_env = false;
+  std::exception_ptr held;           // thrown into it while it could not throw: its next switch throws this
+  std::size_t stack_size = default_stack_size;
+  closure run;                       // until it finishes; no longer touched from outside once it has started
+  std::shared_ptr<const std::string> name;
+  const std::uint64_t id;
+  greenlet self;                     // current()'s answer: not counted
+
+  explicit body(bool is_main);
+  ~body();
+  body(const body&) = delete;
+  body& operator=(const body&) = delete;
+
+  bool is(life l) const noexcept { return state.load(std::memory_order_acquire) == l; }
+  bool dead() const noexcept {
+    const life l = state.load(std::memory_order_acquire);
+    return l == life::finished || l == life::unwound;
+  }
+  thread_record* thread() const noexcept { return owner.load(std::memory_order_acquire); }
+};
+
+// A body's counted parent, safe from any thread; empty for a main greenlet.
+greenlet parent_of(body* b) noexcept;
+// Puts `p` (a counted reference, given away) in the parent's place and returns the old one, counted.
+body* exchange_parent(body* b, body* p) noexcept;
+
+// Ends a weak reference.
+void weak_unref(body* b) noexcept;
+
+// "greenlet 7 "client 3" (suspended) of thread 4242 "worker"".
+std::string describe(body* b);
+
+}  // namespace detail
+}  // namespace greenlets
+
+#endif

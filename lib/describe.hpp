@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+// Texts for people: types, exceptions.
+#ifndef LIB_DESCRIBE_HPP
+#define LIB_DESCRIBE_HPP
+
+#include <exception>
+#include <string>
+#include <typeinfo>
+
+namespace greenlets::detail {
+
+std::string demangled(const std::type_info& type);
+// "std::runtime_error: disk full"
+std::string describe(const std::exception_ptr& e);
+
+}  // namespace greenlets::detail
+
+#endif

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// Unwinding one greenlet from outside: its last handle has gone, or its thread ends.
+#include "thread.hpp"
+
+#include <utility>
+
+namespace greenlets::detail {
+
+void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
+  body* const self = t.running();
+  // While it dies it is our child, so that control comes back here.
+  ref(self);
+  body* const parent = exchange_parent(b, self);
+  body* came_from = nullptr;
+  {
+    parcel got = jump(t, b, parcel(std::make_exception_ptr(greenlet_exit(why))), &came_from);
+    if (came_from == b && b->dead()) {
+      if (got.thrown) report_unraisable(b, std::move(got.thrown));
+    } else if (got.thrown) {
+      // Somebody threw into us, and we are in a destructor. Our next switch will throw it.
+      if (!self->held) {
+        self->held = std::move(got.thrown);
+        ++t.holding;
+        t.raise(attention::held);
+      } else {
+        report_unraisable(self, std::move(got.thrown));
+      }
+    }
+    if (got.forced && !t.unwinding) {
+      t.forced_state = got.forced_state;
+      t.raise(attention::forced);
+    }
+  }
+  if (b->parent.load(std::memory_order_relaxed) == self)
+    unref(exchange_parent(b, parent));
+  else
+    unref(parent);  // it chose another parent meanwhile, and we are already dropped
+}
+
+void flush_dropped(thread_record& t) noexcept {
+  t.lower(attention::dropped);
+  body** end = &t.to_kill;
+  while (*end) end = &(*end)->next_dropped;
+  *end = t.dropped.take_all();
+  // One at a time from the thread's own list: while one is being unwound, another greenlet may come
+  // here and take the next.
+  while (body* b = t.to_kill) {
+    t.to_kill = std::exchange(b->next_dropped, nullptr);
+    unref(b);
+  }
+}
+
+}  // namespace greenlets::detail

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// parcel: what one greenlet hands another at a switch: a value, or something to be thrown.
+#ifndef LIB_PARCEL_HPP
+#define LIB_PARCEL_HPP
+
+#include "exception_state.hpp"
+
+#include <greenlet/value.hpp>
+
+#include <exception>
+
+namespace greenlets::detail {
+
+struct parcel {
+  value sent;
+  std::exception_ptr thrown;  // when set, this is thrown and `sent` is empty
+  // A forced unwind (pthread_exit, pthread_cancel) that has unwound a greenlet and is to go on in
+  // the main greenlet, and the exception state that holds it.
+  bool forced = false;
+  exception_state forced_state;
+
+  parcel() = default;
+  explicit parcel(value&& v) noexcept : sent(std::move(v)) {}
+  explicit parcel(std::exception_ptr&& e) noexcept : thrown(std::move(e)) {}
+};
+
+// Whether it refers to a greenlet_exit, or to something derived from it.
+bool is_exit(const std::exception_ptr& e) noexcept;
+
+// A greenlet_exit that ends a greenlet goes on as a value that holds it.
+void exit_to_value(parcel& p) noexcept;
+
+// Throws what the parcel says, or gives its value.
+value open(parcel&& p);
+
+}  // namespace greenlets::detail
+
+#endif

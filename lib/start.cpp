@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+// A greenlet's beginning and end: its first frame, its function, and who gets the result.
+#include "thread.hpp"
+
+#include <cxxabi.h>
+#include <mutex>
+#include <utility>
+
+namespace greenlets::detail {
+namespace {
+
+// Called with `b` active.
+void enlist(thread_record& t, body* b) noexcept {
+  b->previous_active = nullptr;
+  b->next_active = t.active;
+  if (t.active) t.active->previous_active = b;
+  t.active = b;
+}
+
+// Calls what the greenlet is to run. Throws only a forced unwind.
+parcel run(thread_record& t, body* self) {
+  parcel first = std::exchange(self->slot, {});
+  settle(t);
+  parcel result;
+  try {
+    result.sent = self->run.call(self->run.callable, std::move(first.sent));
+  } catch (const greenlet_exit&) {
+    result.sent = from_thrown(std::current_exception());
+  } catch (abi::__forced_unwind&) {
+    throw;
+  } catch (...) {
+    result.thrown = std::current_exception();
+    if (!result.thrown) impossible("an exception of another language has left a greenlet");
+  }
+  // The callable goes while the greenlet is still current and active: its destructor may switch.
+  self->run = {};
+  return result;
+}
+
+// Makes the greenlet that is running dead and `next`, which has been found for it, current. After
+// this only the jump is left to do.
+void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
+  body* const self = t.running();
+  if (std::exchange(self->held, nullptr) && --t.holding == 0) t.lower(attention::held);
+  unlist(t, self);
+  self->context = nullptr;
+  self->state.store(t.unwinding ? life::unwound : life::finished, std::memory_order_release);
+  next->slot = std::move(p);
+  *t.exceptions = next->exceptions;
+  t.left = self;
+  t.left_stack = std::exchange(self->memory, nullptr);
+  t.current.store(next, std::memory_order_relaxed);
+}
+
+// In the handler that has caught a forced unwind at the first frame. It must not be left, for the
+// unwinder aborts the process when such an exception is not rethrown: the handler is abandoned
+// with its stack, and the unwind goes on in the main greenlet (parcel.cpp).
+[[noreturn]] void leave_by_force(thread_record& t) noexcept {
+  body* const self = t.running();
+  self->run = {};
+  parcel rest;
+  rest.forced = true;
+  rest.forced_state = *t.exceptions;
+  t.left_by_force = true;
+  hand_over(t, t.main, std::move(rest));
+  machine::jump(t.left_stack->context, *t.main->context, t.machine, true);
+  impossible("a stack was used again after a forced unwind");
+}
+
+}  // namespace
+
+// The first function of every stack; it parks here between one greenlet and the next. Nothing of it
+// may be on ASan's fake stack, which ends with each greenlet.
+GREENLET_NO_ASAN void first_function(void* argument) {
+  thread_record& t = *static_cast<thread_record*>(argument);
+  for (;;) {
+    try {
+      parcel result = run(t, t.running());
+      body* const parent = t.running()->parent.load(std::memory_order_relaxed);
+      hand_over(t, route(t, parent, result, sender::dying), std::move(result));
+    } catch (abi::__forced_unwind&) {
+      leave_by_force(t);
+    }
+    machine::jump(t.left_stack->context, *t.running()->context, t.machine, true);
+  }
+}
+
+void start(thread_record& t, body* b) {
+  stack* const memory = t.pool.take(b->stack_size, &first_function, &t, t.machine);
+  {
+    const std::lock_guard lock(b->lock);
+    if (b->is(life::unstarted) && b->run) {
+      ref(t);
+      memory->context.own_fp_env = b->own_fp_env;
+      b->memory = memory;
+      b->context = &memory->context;
+      b->kills = t.unwinding;
+      b->owner.store(&t, std::memory_order_release);
+      b->state.store(life::active, std::memory_order_release);
+      enlist(t, b);
+      return;
+    }
+  }
+  t.pool.give(memory);
+  throw error(errc::different_thread, "cannot switch to a different thread", "  another thread has just started " + describe(b));
+}
+
+void die_unstarted(thread_record& t, body* b) noexcept {
+  closure old;
+  {
+    const std::lock_guard lock(b->lock);
+    if (b->is(life::unstarted)) old = std::move(b->run);
+  }
+  old = {};  // user code, which may even give it another run and start it
+  const std::lock_guard lock(b->lock);
+  if (!b->is(life::unstarted)) return;
+  ref(t);
+  b->owner.store(&t, std::memory_order_release);
+  b->state.store(life::finished, std::memory_order_release);
+}
+
+void unlist(thread_record& t, body* b) noexcept {
+  (b->previous_active ? b->previous_active->next_active : t.active) = b->next_active;
+  if (b->next_active) b->next_active->previous_active = b->previous_active;
+  b->previous_active = b->next_active = nullptr;
+}
+
+}  // namespace greenlets::detail

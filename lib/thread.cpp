@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+// A thread's record: made at its first use of the library, counted, described.
+#include "thread.hpp"
+
+#include "census.hpp"
+
+#include <greenlet/counts.hpp>
+
+#include <memory>
+#include <pthread.h>
+#include <system_error>
+#include <unistd.h>
+
+namespace greenlets {
+namespace detail {
+namespace {
+
+// initial-exec: one load, also from a shared library; and no lazy allocation that could fail.
+__attribute__((tls_model("initial-exec"))) thread_local thread_record* record = nullptr;
+
+void check(int code, const char* call) {
+  if (code != 0) throw std::system_error(code, std::system_category(), call);
+}
+
+// Made once and never deleted: threads may outlive main().
+pthread_key_t exit_key() {
+  struct key {
+    pthread_key_t value;
+    key() {
+      check(pthread_key_create(&value, [](void* t) { unwind(*static_cast<thread_record*>(t)); }),
+            "pthread_key_create");
+    }
+  };
+  static const key made;
+  return made.value;
+}
+
+std::string name_of_this_thread() {
+  char name[16] = "";
+  pthread_getname_np(pthread_self(), name, sizeof name);
+  return name;
+}
+
+thread_record& first_use() {
+  const pthread_key_t key = exit_key();
+  auto made = std::make_unique<thread_record>();
+  check(pthread_setspecific(key, made.get()), "pthread_setspecific");
+  record = made.release();
+  return *record;
+}
+
+}  // namespace
+
+thread_record& this_thread() {
+  thread_record* t = record;
+  return t ? *t : first_use();
+}
+
+thread_record* this_thread_if_any() noexcept { return record; }
+
+void forget_this_thread() noexcept {
+  record = nullptr;
+  pthread_setspecific(exit_key(), nullptr);
+}
+
+std::uint64_t new_id() noexcept {
+  static std::atomic<std::uint64_t> last{0};
+  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+thread_record::thread_record()
+    : exceptions(exception_state::of_thread()), tid(gettid()), name(name_of_this_thread()), main(new body(true)) {
+  sanitizer::describe_native(native.fiber);
+  main->context = &native;
+  main->owner.store(this, std::memory_order_relaxed);
+  main->state.store(life::active, std::memory_order_relaxed);
+  ref(*this);  // the main body's
+  current.store(main, std::memory_order_release);
+  census.threads.fetch_add(1, std::memory_order_relaxed);
+}
+
+thread_record::~thread_record() = default;
+
+void thread_record::wake() noexcept {
+  const std::lock_guard lock(waker_lock);
+  if (waker) waker(waker_data);
+}
+
+void ref(thread_record& t) noexcept { t.references.fetch_add(1, std::memory_order_relaxed); }
+
+void unref(thread_record& t) noexcept {
+  if (t.references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete &t;
+}
+
+}  // namespace detail
+
+process_counts counts() noexcept {
+  const auto read = [](const std::atomic<std::size_t>& n) { return n.load(std::memory_order_relaxed); };
+  using detail::census;
+  return {read(census.greenlets), read(census.main_greenlets), read(census.stacks), read(census.pooled_stacks),
+          read(census.threads)};
+}
+
+void trim_stacks() noexcept {
+  if (detail::thread_record* t = detail::this_thread_if_any()) t->pool.trim();
+}
+
+}  // namespace greenlets

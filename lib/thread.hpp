@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+// thread_record: what the library knows of one thread that uses greenlets.
+//
+// Made at the thread's first use of the library, and ended by a pthread key's destructor on the
+// dying thread (unwind.cpp). It outlives the thread for as long as a body refers to it, so that
+// errors can still say whose a greenlet was.
+#ifndef LIB_THREAD_HPP
+#define LIB_THREAD_HPP
+
+#include "body.hpp"
+#include "dropped.hpp"
+#include "impossible.hpp"
+#include "stack.hpp"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <sys/types.h>
+
+namespace greenlets::detail {
+
+// Reasons to leave a switch's straight path; bits of thread_record::attention.
+namespace attention {
+constexpr std::uint32_t dropped = 1;  // other threads have dropped the last handles of greenlets of ours
+constexpr std::uint32_t held = 2;     // some greenlet holds an exception for its next switch
+constexpr std::uint32_t forced = 4;   // a forced unwind waits until the main greenlet can go on with it
+}  // namespace attention
+
+struct thread_record {
+  std::atomic<std::uint32_t> attention{0};
+  std::atomic<body*> current{nullptr};
+  exception_state* exceptions;     // the thread's own
+  body* left = nullptr;            // who ran before; valid from a jump until settle()
+  stack* left_stack = nullptr;     // ... the stack it has finished on, to be pooled
+  bool left_by_force = false;      // ... by a forced unwind: that stack's trampoline is not parked
+  body* guests[2] = {};            // references that the one who arrives next is to drop
+  std::size_t holding = 0;         // how many greenlets hold an exception (attention::held)
+  unsigned unwinding = 0;          // the round of the thread's exit; 0 before it
+  exception_state forced_state;    // with attention::forced
+  machine::shared machine;
+  machine::context native;         // the main greenlet's, while suspended
+
+  body* active = nullptr;          // the list of active greenlets, newest first
+  stack_pool pool;
+  dropped_queue dropped;           // greenlets of ours that others dropped
+  body* to_kill = nullptr;         // those of them already taken from the queue
+
+  // Whoever blocks the thread in the kernel sets this, to be told that attention is wanted.
+  std::mutex waker_lock;
+  void (*waker)(void*) = nullptr;
+  void* waker_data = nullptr;
+
+  std::atomic<bool> exited{false};
+  std::atomic<std::size_t> references{1};  // the thread's own, and one for each body that started here
+  pid_t tid;
+  std::string name;
+  body* main;  // counted
+
+  thread_record();
+  ~thread_record();
+  thread_record(const thread_record&) = delete;
+  thread_record& operator=(const thread_record&) = delete;
+
+  body* running() const noexcept { return current.load(std::memory_order_relaxed); }
+  void raise(std::uint32_t bits) noexcept { attention.fetch_or(bits, std::memory_order_acq_rel); }
+  void lower(std::uint32_t bits) noexcept { attention.fetch_and(~bits, std::memory_order_acq_rel); }
+  bool wants(std::uint32_t bits) const noexcept { return attention.load(std::memory_order_relaxed) & bits; }
+  void wake() noexcept;
+};
+
+void ref(thread_record& t) noexcept;
+void unref(thread_record& t) noexcept;
+
+std::string describe(const thread_record& t);
+
+// The calling thread's record, made at need. Throws std::bad_alloc, std::system_error.
+thread_record& this_thread();
+// The same, or null.
+thread_record* this_thread_if_any() noexcept;
+// Takes the record away from the thread; its next use of the library makes another.
+void forget_this_thread() noexcept;
+
+// thread.cpp: a new greenlet's number.
+std::uint64_t new_id() noexcept;
+
+// switch.cpp
+// The start of every operation that may switch: unwinds what other threads have dropped, throws
+// what is held for the running greenlet.
+void enter_slowly(thread_record& t);
+inline void enter(thread_record& t) {
+  if (t.attention.load(std::memory_order_relaxed) != 0) enter_slowly(t);
+}
+// Jumps to `to`, which is active and not current, and returns what the current greenlet finds when
+// it goes on. Does not throw; may not return.
+// `came_from`, when given, is told who switched here: a pointer to compare, not to follow.
+parcel jump(thread_record& t, body* to, parcel&& p, body** came_from = nullptr) noexcept;
+// What a greenlet does first when it has control: cleans up after the one that ran before.
+void settle(thread_record& t) noexcept;
+// Whether a switch to `b` is allowed on this thread; throws error if not.
+void check_thread(thread_record& t, body* b);
+
+// route.cpp
+// Finds who gets `p` when it is sent to `b` by the running greenlet (caller: errors are thrown, and
+// nothing has changed) or is the result of the running greenlet (dying: an error takes the
+// result's place and goes to the next ancestor). Returns the running greenlet or one to jump to.
+enum class sender { caller, dying };
+body* route(thread_record& t, body* b, parcel& p, sender by);
+
+// start.cpp
+// Gives `b` (unstarted, with something to run) a stack and makes it active. Throws before any change.
+void start(thread_record& t, body* b);
+// Ends an unstarted `b` without control ever having been there: destroys what it was to run, which
+// is user code, and marks it finished unless that code has started it.
+void die_unstarted(thread_record& t, body* b) noexcept;
+// The function of every first frame; `argument` is the thread's record.
+void first_function(void* argument);
+// Takes it out of its thread's list.
+void unlist(thread_record& t, body* b) noexcept;
+
+// kill.cpp
+// Throws greenlet_exit into `b` (suspended, of this thread) and comes back when it has finished or
+// somebody switches here. What it throws otherwise is reported.
+void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept;
+// Unwinds what other threads have dropped.
+void flush_dropped(thread_record& t) noexcept;
+
+// unraisable.cpp
+void report_unraisable(body* b, std::exception_ptr e) noexcept;
+// `b` was told to end and did not.
+void report_refusal(body* b) noexcept;
+
+// unwind.cpp
+// The thread's end: unwinds all its greenlets, and makes the main one dead.
+void unwind(thread_record& t) noexcept;
+
+}  // namespace greenlets::detail
+
+#endif

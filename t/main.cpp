@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// The main function of every test program; and the check, after each test case and at the end, that
+// no greenlet, stack, thread or descriptor is left.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest/doctest.h>
+
+#include <greenlet/greenlet.hpp>
+
+#include <cstdio>
+#include <dirent.h>
+
+namespace {
+
+bool leaked = false;
+
+std::size_t open_descriptors() {
+  std::size_t count = 0;
+  DIR* d = opendir("/proc/self/fd");
+  if (!d) return 0;
+  while (readdir(d)) ++count;
+  closedir(d);
+  return count;
+}
+
+struct holdings {
+  greenlets::process_counts counts;
+  std::size_t descriptors;
+
+  static holdings now() {
+    greenlets::current();  // this thread's main greenlet counts from the beginning; unwinds what others dropped
+    greenlets::trim_stacks();
+    return {greenlets::counts(), open_descriptors()};
+  }
+};
+
+void compare(const char* where, const holdings& before, const holdings& after) {
+  const auto check = [&](const char* what, std::size_t b, std::size_t a) {
+    if (b == a) return;
+    std::fprintf(stderr, "LEFT BEHIND by \"%s\": %s: %zu before, %zu after\n", where, what, b, a);
+    leaked = true;
+  };
+  check("greenlets", before.counts.greenlets, after.counts.greenlets);
+  check("main greenlets", before.counts.main_greenlets, after.counts.main_greenlets);
+  check("stacks", before.counts.stacks, after.counts.stacks);
+  check("threads", before.counts.threads, after.counts.threads);
+  check("descriptors", before.descriptors, after.descriptors);
+}
+
+// A test that leaves something on purpose says so with `* doctest::description("leaves ...")`.
+struct leak_check : doctest::IReporter {
+  explicit leak_check(const doctest::ContextOptions&) {}
+  void test_case_start(const doctest::TestCaseData& data) override {
+    name = data.m_name;
+    exempt = data.m_description && std::string(data.m_description).rfind("leaves ", 0) == 0;
+    before = holdings::now();
+  }
+  void test_case_end(const doctest::CurrentTestCaseStats&) override {
+    if (!exempt) compare(name, before, holdings::now());
+  }
+  void report_query(const doctest::QueryData&) override {}
+  void test_run_start() override {}
+  void test_run_end(const doctest::TestRunStats&) override {}
+  void test_case_reenter(const doctest::TestCaseData&) override {}
+  void test_case_exception(const doctest::TestCaseException&) override {}
+  void subcase_start(const doctest::SubcaseSignature&) override {}
+  void subcase_end() override {}
+  void log_assert(const doctest::AssertData&) override {}
+  void log_message(const doctest::MessageData&) override {}
+  void test_case_skipped(const doctest::TestCaseData&) override {}
+
+  const char* name = "";
+  bool exempt = false;
+  holdings before{};
+};
+
+REGISTER_LISTENER("leak_check", 1, leak_check);
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  doctest::Context context(argc, argv);
+  const int result = context.run();
+  if (context.shouldExit()) return result;
+  return result != 0 ? result : leaked;
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+// What the test programs share.
+#ifndef T_TESTING_HPP
+#define T_TESTING_HPP
+
+#include <doctest/doctest.h>
+
+#include <greenlet/greenlet.hpp>
+
+#include <functional>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#if defined(__SANITIZE_THREAD__)
+#define T_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define T_TSAN 1
+#endif
+#endif
+
+namespace testing {
+
+using events = std::vector<std::string>;
+
+// Notes when it is destroyed, and in which greenlet.
+struct noting {
+  events& log;
+  std::string name;
+  ~noting() { log.push_back("~" + name); }
+};
+
+// What `f` throws as a greenlets::error; fails the test when it throws none.
+template <class F>
+greenlets::errc error_of(F&& f, std::string* what = nullptr) {
+  try {
+    std::forward<F>(f)();
+  } catch (const greenlets::error& e) {
+    if (what) *what = e.what();
+    return e.code();
+  }
+  FAIL("no greenlets::error was thrown");
+  return {};
+}
+
+// Sets the unraisable handler for a scope, and keeps what it is told.
+struct unraisables {
+  std::vector<std::pair<greenlets::greenlet, std::exception_ptr>> seen;
+  greenlets::unraisable_handler before;
+
+  unraisables()
+      : before(greenlets::set_unraisable_handler(
+            [this](const greenlets::greenlet& g, std::exception_ptr e) { seen.emplace_back(g, std::move(e)); })) {}
+  unraisables(const unraisables&) = delete;
+  unraisables& operator=(const unraisables&) = delete;
+  ~unraisables() { greenlets::set_unraisable_handler(before); }
+};
+
+// The result of running something in a child process.
+struct child {
+  int status = 0;      // as waitpid gives it
+  std::string output;  // both streams
+};
+
+// Forks, calls `f` there, exits with 0 when it returns and with 1 when it throws.
+inline child in_child(const std::function<void()>& f) {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const pid_t pid = fork();
+  REQUIRE(pid >= 0);
+  if (pid == 0) {
+    dup2(ends[1], 1);
+    dup2(ends[1], 2);
+    close(ends[0]);
+    close(ends[1]);
+    try {
+      f();
+    } catch (...) {
+      _exit(1);
+    }
+    _exit(0);
+  }
+  close(ends[1]);
+  child result;
+  char buffer[4096];
+  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+    result.output.append(buffer, static_cast<std::size_t>(n));
+  close(ends[0]);
+  waitpid(pid, &result.status, 0);
+  return result;
+}
+
+}  // namespace testing
+
+#endif
