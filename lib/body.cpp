@@ -92,17 +92,23 @@ body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
   thread_record& t = this_thread();
   enter(t);
   if (with && !with->parent().empty()) parent = &with->parent();
-  auto made = std::make_unique<body>(false);
-  if (with) {
-    made->stack_size = round_stack_size(with->stack_size());
-    made->own_fp_env = with->preserve_fp_env();
-    if (!with->name().empty()) made->name = std::make_shared<const std::string>(with->name());
-  }
+  const std::size_t stack_size = round_stack_size(with ? with->stack_size() : 0);
+  std::shared_ptr<const std::string> name;
+  if (with && !with->name().empty()) name = std::make_shared<const std::string>(with->name());
+
+  auto* const made = new body(false);  // counted from here on, so nothing below may throw
+  made->stack_size = stack_size;
+  made->own_fp_env = with && with->preserve_fp_env();
+  made->name = std::move(name);
   made->run = std::move(run);
   body* p = parent && !parent->empty() ? access::body_of(*parent) : t.running();
   ref(p);
   made->parent.store(p, std::memory_order_relaxed);
-  return made.release();
+  return made;
+}
+
+greenlet make_greenlet(closure&& run, const greenlet& parent) {
+  return access::adopt(new_body(std::move(run), &parent, nullptr));
 }
 
 }  // namespace detail

@@ -15,12 +15,14 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 namespace greenlets {
 
 // The library's own way into handles.
 struct access {
   static detail::body* body_of(const greenlet& g) noexcept { return g.body_; }
+  static detail::body* release(greenlet&& g) noexcept { return std::exchange(g.body_, nullptr); }
   static greenlet adopt(detail::body* counted) noexcept { return {counted, greenlet::adopt{}}; }
 };
 

@@ -2,6 +2,7 @@
 // The switch: from the public call to the jump, and what is done on arrival.
 #include "thread.hpp"
 
+#include <mutex>
 #include <utility>
 
 namespace greenlets::detail {
@@ -11,9 +12,7 @@ namespace {
 // counted handle on the switcher's stack: the reference is dropped by the one who arrives.
 class guest {
  public:
-  guest(thread_record& t, const greenlet& g) noexcept : thread_(t), body_(access::body_of(g)) {
-    if (body_) ref(body_);
-  }
+  guest(thread_record& t, greenlet g) noexcept : thread_(t), body_(access::release(std::move(g))) {}
   guest(const guest&) = delete;
   guest& operator=(const guest&) = delete;
   ~guest() {
@@ -41,18 +40,22 @@ parcel deliver(thread_record& t, body* target, parcel&& p) {
   return jump(t, next, std::move(p));
 }
 
-parcel send(const greenlet& target, parcel&& p) {
-  thread_record& t = this_thread();
-  if (t.attention.load(std::memory_order_relaxed) == 0) return deliver(t, access::body_of(target), std::move(p));
-  guest kept(t, target);
-  enter_slowly(t);  // user code: `target` itself may be gone afterwards
-  body* b = kept.hand_over();
+// The same after user code may have run, and with a reference that is given away.
+parcel send_kept(thread_record& t, guest kept, parcel&& p) {
+  enter(t);
+  body* const b = kept.hand_over();
   try {
     return deliver(t, b, std::move(p));
   } catch (...) {
     drop_guests(t);
     throw;
   }
+}
+
+parcel send(const greenlet& target, parcel&& p) {
+  thread_record& t = this_thread();
+  if (t.attention.load(std::memory_order_relaxed) == 0) return deliver(t, access::body_of(target), std::move(p));
+  return send_kept(t, guest(t, target), std::move(p));
 }
 
 }  // namespace
@@ -129,6 +132,23 @@ value switch_to(const greenlet& target, value&& sent) { return open(send(target,
 value throw_in(const greenlet& target, std::exception_ptr thrown) {
   if (!thrown) throw error(errc::wrong_arguments, "throw_in needs an exception; the exception_ptr is null");
   return open(send(target, parcel(std::move(thrown))));
+}
+
+value switch_giving(greenlet&& target, value&& sent) {
+  thread_record& t = this_thread();
+  return open(send_kept(t, guest(t, std::move(target)), parcel(std::move(sent))));
+}
+
+value throw_giving(greenlet&& target, std::exception_ptr thrown) {
+  thread_record& t = this_thread();
+  return open(send_kept(t, guest(t, std::move(target)), parcel(std::move(thrown))));
+}
+
+void set_waker(void (*wake)(void*), void* data) {
+  thread_record& t = this_thread();
+  const std::lock_guard lock(t.waker_lock);
+  t.waker = wake;
+  t.waker_data = data;
 }
 
 value switch_to_parent(value&& sent) {

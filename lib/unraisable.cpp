@@ -56,8 +56,7 @@ void report_unraisable(body* b, std::exception_ptr e) noexcept {
       handler = the_slot().handler;
     }
     if (!handler) return print(b, e);
-    ref(b);
-    const greenlet g = access::adopt(b);
+    const greenlet g = b ? b->self : greenlet();
     try {
       (*handler)(g, e);
     } catch (...) {
@@ -80,6 +79,10 @@ void report_refusal(body* b) noexcept {
 }
 
 }  // namespace detail
+
+void report_unraisable(const greenlet& g, std::exception_ptr e) noexcept {
+  detail::report_unraisable(access::body_of(g), std::move(e));
+}
 
 unraisable_handler set_unraisable_handler(unraisable_handler handler) {
   auto next = handler ? std::make_shared<const unraisable_handler>(std::move(handler)) : nullptr;

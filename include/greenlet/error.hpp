@@ -27,6 +27,7 @@ enum class errc {
   empty_handle,          ///< the handle refers to no greenlet
   not_running,           ///< the operation needs a running greenlet of this thread
   stack_limit,           ///< the system allows no more guarded stacks
+  already_waiting,       ///< another greenlet already waits for the same thing, which takes one
 };
 
 /// Misuse of the library. Thrown before any state has changed, so the caller may go on.

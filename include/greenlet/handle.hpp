@@ -52,17 +52,17 @@ class GREENLET_API greenlet {
   /// Switches: may unwind. Thread: any. Throws: std::bad_alloc, what moving `run` throws.
   template <class F, class D = std::decay_t<F>,
             class = std::enable_if_t<!std::is_same_v<D, greenlet> && !std::is_same_v<D, attributes> &&
-                                     detail::is_callable<D>>>
+                                     detail::is_runnable<F>>>
   explicit greenlet(F&& run)
       : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, nullptr)) {}
 
   /// The same with a given parent, of any thread; an empty one means the current greenlet.
-  template <class F, class = std::enable_if_t<detail::is_callable<std::decay_t<F>>>>
+  template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   greenlet(F&& run, const greenlet& parent)
       : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), &parent, nullptr)) {}
 
   /// The same with attributes. Throws also: std::invalid_argument for a stack size that cannot be.
-  template <class F, class = std::enable_if_t<detail::is_callable<std::decay_t<F>>>>
+  template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   greenlet(const attributes& with, F&& run)
       : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, &with)) {}
 
@@ -126,7 +126,7 @@ class GREENLET_API greenlet {
   /// Gives an unstarted greenlet what it is to run, in place of what it had.
   /// Switches: no, unless the old callable's destructor does. Thread: any, but not two at once.
   /// Throws: error (empty_handle, already_started), std::bad_alloc.
-  template <class F, class = std::enable_if_t<detail::is_callable<std::decay_t<F>>>>
+  template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   void set_run(F&& run) const {
     detail::set_run(*this, detail::make_closure(std::forward<F>(run)));
   }

@@ -20,6 +20,10 @@ using unraisable_handler = std::function<void(const greenlet&, std::exception_pt
 /// Switches: no. Thread: any. Throws: std::bad_alloc.
 GREENLET_API unraisable_handler set_unraisable_handler(unraisable_handler handler);
 
+/// Hands an exception to the handler: for frameworks that run other people's functions in
+/// greenlets of their own. Switches: only if the handler does. Thread: any.
+GREENLET_API void report_unraisable(const greenlet& g, std::exception_ptr e) noexcept;
+
 }  // namespace greenlets
 
 #endif

@@ -90,7 +90,7 @@ T* thrown_as(const std::exception_ptr& thrown) noexcept {
 /// Thread: not synchronised; as any object.
 class GREENLET_API value {
  public:
-  value() noexcept = default;
+  value() noexcept {}  // NOLINT: if defaulted, value() would clear the storage too
 
   /// Holds `std::forward<T>(object)`. Throws: what constructing it throws, std::bad_alloc.
   template <class T, class D = std::decay_t<T>, class = std::enable_if_t<!std::is_same_v<D, value>>>

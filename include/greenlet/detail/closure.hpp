@@ -37,6 +37,10 @@ template <class R, class... P>
 struct signature<R (*)(P...)> : known_signature<types<P...>> {};
 template <class R, class... P>
 struct signature<R (*)(P...) noexcept> : known_signature<types<P...>> {};
+template <class R, class... P>
+struct signature<R(P...)> : known_signature<types<P...>> {};  // behind a std::reference_wrapper
+template <class R, class... P>
+struct signature<R(P...) noexcept> : known_signature<types<P...>> {};
 
 template <class M>
 struct member_parameters;
@@ -63,6 +67,11 @@ struct signature<std::reference_wrapper<F>, std::enable_if_t<signature<F>::known
 
 template <class F>
 inline constexpr bool is_callable = signature<F>::known || std::is_invocable_v<F&, value> || std::is_invocable_v<F&>;
+
+// Whether an F can be kept as a greenlet's callable; not so an abstract one, which can only be called.
+template <class F, class D = std::decay_t<F>>
+inline constexpr bool is_runnable =
+    std::conjunction_v<std::bool_constant<is_callable<D>>, std::is_move_constructible<D>, std::is_constructible<D, F>>;
 
 [[noreturn]] GREENLET_API void throw_wrong_arguments(std::initializer_list<const std::type_info*> wanted,
                                                      const value& sent);
@@ -124,7 +133,7 @@ value call_erased(value& callable, value&& sent_to_us) {
 template <class F>
 closure make_closure(F&& f) {
   using D = std::decay_t<F>;
-  static_assert(is_callable<D>, "a greenlet runs something that can be called");
+  static_assert(is_runnable<F>, "a greenlet runs something that can be called and moved");
   closure c;
   c.callable = value(std::forward<F>(f));
   c.call = &call_erased<D>;

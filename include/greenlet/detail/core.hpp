@@ -25,6 +25,18 @@ GREENLET_API value throw_in(const greenlet& target, std::exception_ptr thrown);
 GREENLET_API value switch_to_parent(value&& sent);
 GREENLET_API void set_run(const greenlet& target, closure&& run);
 
+// For the hub library.
+//
+GREENLET_API greenlet make_greenlet(closure&& run, const greenlet& parent);
+// Switch to `target` and give the handle away: it is dropped by the one who arrives, so that no
+// counted handle waits on the switcher's stack.
+GREENLET_API value switch_giving(greenlet&& target, value&& sent);
+GREENLET_API value throw_giving(greenlet&& target, std::exception_ptr thrown);
+// Has `wake(data)` called, on any thread, when the calling thread should enter the library soon: it
+// has greenlets to unwind that were dropped elsewhere. nullptr takes it back; afterwards no call is
+// under way.
+GREENLET_API void set_waker(void (*wake)(void*), void* data);
+
 inline value pack() noexcept { return {}; }
 template <class A>
 value pack(A&& one) {

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// The hub: I/O in blocking style for greenlets, on libuv. This header brings all of it.
+//
+//   #include <greenlet/hub.hpp>
+//   namespace hub = greenlets::hub;
+//
+//   void serve(hub::connection& c) {
+//     char buffer[4096];
+//     while (auto got = c.read_some(buffer, sizeof buffer))
+//       if (!c.write_all(buffer, got.bytes)) break;
+//   }
+//
+//   int main() {
+//     hub::listener listener(hub::address("127.0.0.1", 7000));
+//     for (hub::connection c; listener.accept(c); )
+//       hub::spawn([c = std::move(c)]() mutable { serve(c); });
+//   }
+#ifndef GREENLET_HUB_HPP
+#define GREENLET_HUB_HPP
+
+#include <greenlet/hub/deadline.hpp>
+#include <greenlet/hub/io.hpp>
+#include <greenlet/hub/run.hpp>
+#include <greenlet/hub/signals.hpp>
+#include <greenlet/hub/tcp.hpp>
+
+#endif

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+// TCP in blocking style.
+#ifndef GREENLET_HUB_TCP_HPP
+#define GREENLET_HUB_TCP_HPP
+
+#include <greenlet/hub/io.hpp>
+
+#include <cstdint>
+#include <string>
+#include <sys/socket.h>
+
+namespace greenlets::hub {
+
+/// An IPv4 or IPv6 address with a port.
+class GREENLET_API address {
+ public:
+  address() noexcept = default;
+  /// From a number in text ("127.0.0.1", "::1"); names are not looked up.
+  /// Throws: std::invalid_argument.
+  address(const std::string& ip, std::uint16_t port);
+  address(const sockaddr* from, socklen_t size) noexcept;
+
+  std::uint16_t port() const noexcept;
+  std::string text() const;  ///< "127.0.0.1:80", "[::1]:80"
+  const sockaddr* data() const noexcept { return reinterpret_cast<const sockaddr*>(&storage_); }
+  socklen_t size() const noexcept { return size_; }
+
+ private:
+  sockaddr_storage storage_{};
+  socklen_t size_ = 0;
+};
+
+/// One end of a TCP connection. TCP_NODELAY is on. Reading and writing are descriptor's.
+class GREENLET_API connection : public descriptor {
+ public:
+  connection() noexcept = default;
+  /// Takes a connected stream socket.
+  explicit connection(int fd) : descriptor(fd) {}
+  /// Says that nothing more will be written (FIN); reading goes on. Switches: no.
+  io_result shutdown_write();
+  address peer() const;
+  address local() const;
+};
+
+/// Connects. On success `to` is open. Switches: to the hub. Throws: std::system_error when no
+/// socket can be made.
+GREENLET_API io_result connect(connection& to, const address& where, deadline until = {});
+
+/// A listening socket. Thread: as descriptor.
+class GREENLET_API listener {
+ public:
+  struct options {
+    int backlog = 4096;
+    bool share_port = false;  ///< SO_REUSEPORT: the kernel spreads connections over the listeners
+  };
+
+  listener() noexcept = default;
+  /// Binds (port 0: the system chooses one) and listens. Throws: std::system_error with the call.
+  explicit listener(const address& where) : listener(where, options()) {}
+  listener(const address& where, const options& how);
+
+  /// Waits for a connection. Errors that concern only the one that came are passed over. Without
+  /// descriptors or memory the error is too_many_files_open (or the like) and the listener stays as
+  /// it is: wait a little, and accept again.
+  /// Switches: to the hub, when nobody is there.
+  io_result accept(connection& to, deadline until = {});
+  void close() noexcept { descriptor_.close(); }
+  bool is_open() const noexcept { return descriptor_.is_open(); }
+  address local() const;
+
+ private:
+  descriptor descriptor_;
+};
+
+}  // namespace greenlets::hub
+
+#endif

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+// The hub's greenlet: its making, its turns, its end.
+#include "loop.hpp"
+
+#include "poller.hpp"
+
+#include <cxxabi.h>
+#include <system_error>
+#include <utility>
+
+namespace greenlets::hub::detail {
+namespace {
+
+// Set while the thread's hub lives. Trivially destructible: greenlets are unwound after C++
+// thread_locals are gone, and their destructors look here.
+__attribute__((tls_model("initial-exec"))) thread_local loop* of_this_thread = nullptr;
+
+}  // namespace
+
+void check_uv(int code, const char* call) {
+  if (code < 0) throw std::system_error(-code, std::generic_category(), call);
+}
+
+loop* loop::mine_if_any() noexcept { return of_this_thread; }
+
+loop& loop::mine() {
+  if (!of_this_thread) {
+    const loop_ref made(*new loop);
+    made->runner_ = greenlet(
+        [made](const greenlet* maker) {
+          struct closer {
+            loop& l;
+            ~closer() { l.close(); }
+          } at_any_exit{*made};
+          maker->switch_to();
+          made->run();
+        },
+        main_greenlet());
+    made->runner_.set_name("hub");
+    // Started at once, so that the thread's exit finds it and unwinds it.
+    made->runner_.switch_to(&current());
+    of_this_thread = &*made;
+    greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
+  }
+  return *of_this_thread;
+}
+
+loop::loop() {
+  check_uv(uv_loop_init(&uv_), "uv_loop_init");
+  try {
+    check_uv(uv_async_init(&uv_, &bell_, on_bell), "uv_async_init");
+    uv_timer_init(&uv_, &timer_);
+    bell_.data = timer_.data = this;
+    uv_unref(reinterpret_cast<uv_handle_t*>(&timer_));
+    box_ = std::make_shared<mailbox>();
+    box_->bell = &bell_;
+  } catch (...) {
+    uv_walk(&uv_, [](uv_handle_t* h, void*) { uv_close(h, nullptr); }, nullptr);
+    uv_run(&uv_, UV_RUN_DEFAULT);
+    uv_loop_close(&uv_);
+    throw;
+  }
+}
+
+loop::~loop() {
+  if (!closed_) close();  // its greenlet could not be started
+  while (waiter* w = pool_) {
+    pool_ = w->next;
+    delete w;
+  }
+}
+
+void loop::run() {
+  for (unsigned refusals = 0;;) {
+    bool exiting = false;
+    try {
+      for (;;) turn();
+    } catch (const greenlet_exit& e) {
+      exiting = e.why == greenlet_exit::reason::thread_exit;
+      // The thread unwinds its greenlets in several rounds. Who waits here may still need us in its
+      // destructors: they first.
+      if (!exiting || waiting_ == 0 || ++refusals == most_rounds / 2) throw;
+    } catch (abi::__forced_unwind&) {
+      throw;
+    } catch (...) {
+      report_unraisable(runner_, std::current_exception());  // somebody threw into the hub
+    }
+    try {
+      if (exiting) switch_to_parent();
+    } catch (const greenlet_exit&) {
+      if (waiting_ == 0) throw;
+    }
+  }
+}
+
+void loop::turn() {
+  current();  // unwinds what other threads have dropped
+  budget_ = resumes_a_turn;
+  run_ready();
+  const bool idle = !waiter::front(ready_);
+  if (idle && external_ == 0 && box_.use_count() == 1) return give_up_waiting();
+  ++turns_;
+  uv_run(&uv_, idle ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+  if (escaped_) std::rethrow_exception(std::exchange(escaped_, nullptr));
+}
+
+void loop::run_ready() {
+  for (waiter* w; budget_ && (w = waiter::front(ready_)); --budget_) {
+    w->unlink();
+    resume(w);
+  }
+}
+
+// Gives control to whom it concerns, and comes back when that one waits again or has ended. Throws
+// what is thrown into the hub's greenlet itself, which is only its end.
+void loop::resume(waiter* w) {
+  switches_ += 2;
+  if (w->what == waiter::kind::wait) {
+    if (w->why == waiter::end::none) w->why = waiter::end::woken;  // it only yielded
+    greenlets::detail::switch_to(w->who, {});
+    return;
+  }
+  const waiter::kind what = w->what;
+  greenlet who = std::move(w->who);
+  std::exception_ptr thrown = std::move(w->thrown);
+  release(w);
+  const weak_greenlet again(who);
+  try {
+    if (what == waiter::kind::start) {
+      if (who.started() || !who.has_run()) return;  // cancelled, or started by somebody else
+      greenlets::detail::switch_giving(std::move(who), {});
+    } else if (!who.dead()) {
+      greenlets::detail::throw_giving(std::move(who), std::move(thrown));
+    }
+  } catch (const greenlet_exit&) {
+    throw;
+  } catch (abi::__forced_unwind&) {
+    throw;
+  } catch (...) {
+    // It could not be started (no memory for a stack), or what was thrown into it came out.
+    const std::exception_ptr error = std::current_exception();
+    const greenlet failed = again.lock();
+    if (failed.empty() || failed.started()) return report_unraisable(failed, error);
+    failed.reset_run();  // whoever joins it is told
+    report_unraisable(failed, error);
+  }
+}
+
+// Everybody waits for somebody else. The main greenlet is told; it is always suspended here.
+void loop::give_up_waiting() {
+  main_greenlet().throw_in(would_block_forever(who_waits()));
+}
+
+void loop::close() noexcept {
+  closed_ = true;
+  if (of_this_thread == this) {
+    of_this_thread = nullptr;
+    greenlets::detail::set_waker(nullptr, nullptr);
+  }
+  std::vector<std::function<void()>> undelivered;
+  {
+    const std::lock_guard lock(box_->lock);
+    box_->bell = nullptr;
+    undelivered.swap(box_->messages);
+  }
+  while (waiter* w = waiter::front(ready_)) {
+    w->unlink();
+    if (w->what != waiter::kind::wait) release(w);
+  }
+  // Who waits even now has refused every greenlet_exit; nobody will wake it.
+  for (waiter* w = parked_; w; w = w->next_parked) w->why = waiter::end::closed;
+  uv_walk(
+      &uv_,
+      [](uv_handle_t* h, void*) {
+        if (uv_is_closing(h)) return;
+        if (h->type == UV_POLL)
+          static_cast<poller*>(h->data)->detach();
+        else if (h->type == UV_SIGNAL)
+          uv_close(h, [](uv_handle_t* s) { delete reinterpret_cast<uv_signal_t*>(s); });
+        else
+          uv_close(h, nullptr);
+      },
+      nullptr);
+  while (uv_run(&uv_, UV_RUN_DEFAULT) != 0) {
+  }
+  uv_loop_close(&uv_);
+}
+
+void loop::on_bell(uv_async_t* bell) {
+  loop& self = *static_cast<loop*>(bell->data);
+  std::vector<std::function<void()>> messages;
+  {
+    const std::lock_guard lock(self.box_->lock);
+    messages.swap(self.box_->messages);
+  }
+  try {
+    for (auto& f : messages) spawn(std::move(f));
+  } catch (const std::exception&) {
+    report_unraisable(self.runner_, std::current_exception());  // no memory for a greenlet
+  }
+}
+
+}  // namespace greenlets::hub::detail

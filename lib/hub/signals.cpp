@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// signals: libuv's signal handles in front of a queue.
+#include <greenlet/hub/signals.hpp>
+
+#include "loop.hpp"
+
+#include <deque>
+#include <vector>
+
+namespace greenlets::hub {
+
+struct signals::state {
+  detail::loop_ref home;
+  std::vector<uv_signal_t*> handles;
+  std::deque<int> caught;
+  detail::wait_list waiting;
+
+  explicit state(detail::loop& l) noexcept : home(l) {}
+  ~state() {
+    if (home->closed()) return;  // the loop has closed and freed them
+    for (uv_signal_t* h : handles)
+      uv_close(reinterpret_cast<uv_handle_t*>(h), [](uv_handle_t* closed) { delete reinterpret_cast<uv_signal_t*>(closed); });
+  }
+
+  static void on_signal(uv_signal_t* handle, int number) {
+    auto& self = *static_cast<state*>(handle->data);
+    self.caught.push_back(number);
+    self.waiting.wake_one();
+  }
+};
+
+signals::signals(std::initializer_list<int> numbers) : state_(std::make_unique<state>(detail::loop::mine())) {
+  for (int number : numbers) {
+    auto handle = std::make_unique<uv_signal_t>();
+    detail::check_uv(uv_signal_init(state_->home->uv(), handle.get()), "uv_signal_init");
+    handle->data = state_.get();
+    uv_unref(reinterpret_cast<uv_handle_t*>(handle.get()));
+    state_->handles.push_back(handle.get());
+    uv_signal_t* const h = handle.release();
+    detail::check_uv(uv_signal_start(h, state::on_signal, number), "uv_signal_start");
+  }
+}
+
+signals::~signals() = default;
+
+std::optional<int> signals::wait(deadline until) {
+  state& s = *state_;
+  while (s.caught.empty())
+    if (!s.waiting.wait(until, true) && s.caught.empty()) return std::nullopt;
+  const int number = s.caught.front();
+  s.caught.pop_front();
+  return number;
+}
+
+}  // namespace greenlets::hub

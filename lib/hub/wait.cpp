@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+// Waiting and waking: a waiter's way through the lists of its loop.
+#include "loop.hpp"
+
+#include <cxxabi.h>
+#include <utility>
+
+namespace greenlets::hub::detail {
+
+waiter* loop::take() {
+  waiter* w = pool_;
+  if (w) {
+    pool_ = w->next;
+    w->next = nullptr;
+  } else {
+    w = new waiter;
+  }
+  w->home = this;
+  return w;
+}
+
+void loop::enroll(waiter* w) noexcept {
+  w->previous_parked = nullptr;
+  w->next_parked = parked_;
+  if (parked_) parked_->previous_parked = w;
+  parked_ = w;
+  ++waiting_;
+  if (w->timer != waiter::no_timer) w->external = true;
+  if (w->external) ++external_;
+}
+
+// Takes the waiter out of everything, whatever of it has been done.
+void loop::release(waiter* w) noexcept {
+  w->unlink();
+  timers_.remove(w);
+  if (w->slot) *std::exchange(w->slot, nullptr) = nullptr;
+  if (w->previous_parked || w->next_parked || parked_ == w) {
+    (w->previous_parked ? w->previous_parked->next_parked : parked_) = w->next_parked;
+    if (w->next_parked) w->next_parked->previous_parked = w->previous_parked;
+    w->previous_parked = w->next_parked = nullptr;
+    --waiting_;
+    if (w->external) --external_;
+  }
+  w->what = waiter::kind::wait;
+  w->why = waiter::end::none;
+  w->told = w->external = false;
+  w->thrown = nullptr;
+  const greenlet last = std::move(w->who);
+  w->next = pool_;
+  pool_ = w;
+}
+
+waiter::end loop::park(waiter* w, deadline until) {
+  const loop_ref keep(*this);
+  struct releaser {
+    loop& l;
+    waiter* w;
+    ~releaser() { l.release(w); }
+  } at_any_exit{*this, w};
+  if (closed_) return waiter::end::closed;
+  const greenlet& self = current();
+  if (self == runner_) throw error(errc::not_running, "a function that the hub itself calls cannot wait");
+  w->who = self;
+  if (!until.never()) {
+    w->when = until.at();
+    timers_.add(w);
+    arm_timer();
+  }
+  enroll(w);
+  // A greenlet that waits may be switched to by somebody who does not know. It waits on.
+  while (w->why == waiter::end::none) greenlets::detail::switch_to(runner_, {});
+  return w->why;
+}
+
+void loop::make_ready(waiter* w, waiter::end why) noexcept {
+  if (w->why != waiter::end::none) return;
+  w->why = why;
+  w->unlink();
+  waiter::push_back(ready_, w);
+}
+
+void loop::resume_soon(waiter* w, waiter::end why) noexcept {
+  if (budget_ == 0 || escaped_) return make_ready(w, why);
+  if (w->why != waiter::end::none) return;
+  --budget_;
+  w->why = why;
+  w->unlink();
+  try {
+    resume(w);
+  } catch (...) {
+    // Round libuv's frames, not through them: run() throws it again. A forced unwind never comes
+    // here from a greenlet (it goes on in the main one).
+    escaped_ = std::current_exception();
+    uv_stop(&uv_);
+  }
+}
+
+void loop::start_soon(const greenlet& g) {
+  waiter* w = take();
+  w->what = waiter::kind::start;
+  w->who = g;
+  waiter::push_back(ready_, w);
+}
+
+void loop::raise_soon(const greenlet& g, std::exception_ptr e) {
+  waiter* w = take();
+  w->what = waiter::kind::raise;
+  w->who = g;
+  w->thrown = std::move(e);
+  waiter::push_back(ready_, w);
+}
+
+void loop::arm_timer() noexcept {
+  const clock::time_point when = timers_.earliest()->when;
+  if (when >= timer_at_) return;  // it fires no later: on_timer looks again
+  timer_at_ = when;
+  uv_update_time(&uv_);  // else a long run would make it early
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(when - clock::now()).count();
+  uv_timer_start(&timer_, on_timer, left > 0 ? static_cast<std::uint64_t>(left) : 0, 0);
+}
+
+void loop::on_timer(uv_timer_t* timer) {
+  loop& self = *static_cast<loop*>(timer->data);
+  self.timer_at_ = clock::time_point::max();
+  const auto now = clock::now();
+  while (!self.timers_.empty() && self.timers_.earliest()->when <= now) {
+    waiter* w = self.timers_.earliest();
+    self.timers_.remove(w);
+    self.make_ready(w, waiter::end::timeout);
+  }
+  if (!self.timers_.empty()) self.arm_timer();
+}
+
+std::string loop::who_waits() const {
+  constexpr int most_named = 20;
+  std::string text;
+  int named = 0;
+  for (const waiter* w = parked_; w && named < most_named; w = w->next_parked, ++named) {
+    text += "\n  greenlet " + std::to_string(w->who.id());
+    if (const std::string name = w->who.name(); !name.empty()) text += " \"" + name + "\"";
+    if (w->who.is_main()) text += " (main)";
+    text += " waits for another greenlet";
+  }
+  if (waiting_ > most_named) text += "\n  and " + std::to_string(waiting_ - most_named) + " more";
+  if (waiting_ == 0) text = "\n  nobody waits here: the main greenlet has left to one that ended or waits elsewhere";
+  return text;
+}
+
+void loop::shut_down() {
+  if (!current().is_main()) throw error(errc::not_running, "a hub is shut down by its thread's main greenlet");
+  const loop_ref keep(*this);
+  for (unsigned round = 0; round < most_rounds && waiting_ > 0; ++round) {
+    for (waiter* w = parked_; w; w = w->next_parked)
+      if (!std::exchange(w->told, true))
+        raise_soon(w->who, std::make_exception_ptr(greenlet_exit(greenlet_exit::reason::cancelled)));
+    yield();  // the ready list is first come, first served: when we go on, they have had their turn
+  }
+  runner_.throw_in(greenlet_exit(greenlet_exit::reason::cancelled));
+}
+
+wait_list::~wait_list() {
+  while (waiter* w = first_) w->home->make_ready(w, waiter::end::closed);
+}
+
+bool wait_list::wait(deadline until, bool external) {
+  loop& l = loop::mine();
+  waiter* w = l.take();
+  w->external = external;
+  waiter::push_back(*this, w);
+  return l.park(w, until) == waiter::end::woken;
+}
+
+void wait_list::wake_one() noexcept {
+  if (first_) first_->home->make_ready(first_, waiter::end::woken);
+}
+
+void wait_list::wake_all() noexcept {
+  while (first_) wake_one();
+}
+
+}  // namespace greenlets::hub::detail
