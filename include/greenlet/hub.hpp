@@ -19,6 +19,7 @@
 #define GREENLET_HUB_HPP
 
 #include <greenlet/hub/deadline.hpp>
+#include <greenlet/hub/event.hpp>
 #include <greenlet/hub/io.hpp>
 #include <greenlet/hub/run.hpp>
 #include <greenlet/hub/signals.hpp>

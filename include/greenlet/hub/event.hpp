@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+// event: something that has happened, or not yet; greenlets of one thread wait for it.
+#ifndef GREENLET_HUB_EVENT_HPP
+#define GREENLET_HUB_EVENT_HPP
+
+#include <greenlet/hub/run.hpp>
+
+namespace greenlets::hub {
+
+/// Starts unset; stays set until it is reset. Thread: one; other threads post() a function that
+/// sets it.
+class event {
+ public:
+  bool is_set() const noexcept { return set_; }
+  /// Sets it and makes all that wait ready. Switches: no.
+  void set() noexcept {
+    set_ = true;
+    waiting_.wake_all();
+  }
+  void reset() noexcept { set_ = false; }
+  /// Waits until it is set; false when the deadline came first. Who was waiting when it was set goes
+  /// on, even if it has been reset since. Switches: to the hub, unless it is set.
+  bool wait(deadline until = {}) { return set_ || waiting_.wait(until) || set_; }
+
+ private:
+  bool set_ = false;
+  detail::wait_list waiting_;
+};
+
+}  // namespace greenlets::hub
+
+#endif
