@@ -6,6 +6,25 @@
 #include <utility>
 
 namespace greenlets::detail {
+namespace {
+
+// Keeps `b` while user code runs that may drop everything else that holds it, and switch; then leaves
+// that to the one who arrives next, so that nothing counted is left on a stack that may be given up.
+class kept {
+ public:
+  kept(thread_record& t, body* b) noexcept : thread_(t), body_(b) { ref(b); }
+  kept(const kept&) = delete;
+  kept& operator=(const kept&) = delete;
+  ~kept() {
+    if (body* before = std::exchange(thread_.guests[1], body_)) unref(before);
+  }
+
+ private:
+  thread_record& thread_;
+  body* body_;
+};
+
+}  // namespace
 
 body* route(thread_record& t, body* b, parcel& p, sender by) {
   body* const self = t.running();
@@ -22,14 +41,14 @@ body* route(thread_record& t, body* b, parcel& p, sender by) {
           return b;
         }
         committed = true;
-        ref(b);  // what die_unstarted() destroys may drop everything else that holds it
-        if (body* before = std::exchange(t.guests[1], b)) unref(before);
+        const kept for_now(t, b);
         die_unstarted(t, b);
         if (!b->dead()) continue;
       }
       if (b->dead()) exit_to_value(p);
     } catch (const std::exception&) {
       if (!committed) throw;
+      const kept for_now(t, b);  // the result that is lost is user code too
       p = parcel(std::current_exception());
     }
     b = b->parent.load(std::memory_order_relaxed);

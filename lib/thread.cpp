@@ -6,7 +6,6 @@
 
 #include <greenlet/counts.hpp>
 
-#include <memory>
 #include <pthread.h>
 #include <system_error>
 #include <unistd.h>
@@ -43,13 +42,30 @@ std::string name_of_this_thread() {
 
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
-  auto made = std::make_unique<thread_record>();
-  check(pthread_setspecific(key, made.get()), "pthread_setspecific");
-  record = made.release();
-  return *record;
+  auto* const made = new thread_record;
+  if (const int code = pthread_setspecific(key, made)) {
+    end_record(*made);
+    check(code, "pthread_setspecific");
+  }
+  record = made;
+  return *made;
 }
 
 }  // namespace
+
+void end_record(thread_record& t) noexcept {
+  t.exited.store(true, std::memory_order_release);
+  t.main->held = nullptr;
+  t.main->context = nullptr;
+  t.main->state.store(life::unwound, std::memory_order_release);
+  if (record == &t) {
+    record = nullptr;
+    pthread_setspecific(exit_key(), nullptr);
+  }
+  census.threads.fetch_sub(1, std::memory_order_relaxed);
+  unref(t.main);
+  unref(t);
+}
 
 thread_record& this_thread() {
   thread_record* t = record;
@@ -57,11 +73,6 @@ thread_record& this_thread() {
 }
 
 thread_record* this_thread_if_any() noexcept { return record; }
-
-void forget_this_thread() noexcept {
-  record = nullptr;
-  pthread_setspecific(exit_key(), nullptr);
-}
 
 std::uint64_t new_id() noexcept {
   static std::atomic<std::uint64_t> last{0};

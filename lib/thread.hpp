@@ -79,8 +79,9 @@ std::string describe(const thread_record& t);
 thread_record& this_thread();
 // The same, or null.
 thread_record* this_thread_if_any() noexcept;
-// Takes the record away from the thread; its next use of the library makes another.
-void forget_this_thread() noexcept;
+// The record's end: nothing of the thread is active any more. Marks it exited and its main greenlet
+// dead, and takes it away from the thread, whose next use of the library makes another.
+void end_record(thread_record& t) noexcept;
 
 // thread.cpp: a new greenlet's number.
 std::uint64_t new_id() noexcept;

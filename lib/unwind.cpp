@@ -2,8 +2,6 @@
 // A thread's end: every greenlet of it is unwound, on it, before it can be joined.
 #include "thread.hpp"
 
-#include "census.hpp"
-
 #include <utility>
 
 namespace greenlets::detail {
@@ -29,6 +27,15 @@ void give_up(thread_record& t, body* b) noexcept {
   b->state.store(life::unwound, std::memory_order_release);
   if (std::exchange(b->orphan, false)) unref(b);
   if (std::exchange(b->abandoned, false)) unref(b);
+}
+
+void give_up_the_rest(thread_record& t) noexcept {
+  while (body* b = t.active) {
+    ref(b);
+    report_refusal(b);
+    give_up(t, b);
+    unref(b);
+  }
 }
 
 // pthread_exit in code without unwind information goes straight to the thread's first frame. The
@@ -62,24 +69,13 @@ void unwind(thread_record& t) noexcept {
       unref(b);
     }
   }
-  while (body* b = t.active) {
-    ref(b);
-    report_refusal(b);
-    give_up(t, b);
-    unref(b);
-  }
+  give_up_the_rest(t);
   // From here on whoever drops a last handle finds the queue closed and the greenlet dead.
   unref_all(std::exchange(t.to_kill, nullptr));
   unref_all(t.dropped.close());
+  give_up_the_rest(t);  // what destructors of values have started just now
   t.pool.trim();
-  t.exited.store(true, std::memory_order_release);
-  t.main->held = nullptr;
-  t.main->context = nullptr;
-  t.main->state.store(life::unwound, std::memory_order_release);
-  forget_this_thread();
-  census.threads.fetch_sub(1, std::memory_order_relaxed);
-  unref(t.main);
-  unref(t);
+  end_record(t);
 }
 
 }  // namespace greenlets::detail
