@@ -5,6 +5,10 @@
 #ifndef LIB_SANITIZER_HPP
 #define LIB_SANITIZER_HPP
 
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
 #include <cstddef>
 
 #if defined(__has_feature)
