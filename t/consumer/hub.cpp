@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+// A program of somebody else's that uses the hub.
+#include <greenlet/greenlet.hpp>
+#include <greenlet/hub.hpp>
+
+#include <chrono>
+#include <cstdio>
+
+int main() {
+  greenlets::hub::spawn([] { std::puts("spawned"); });
+  greenlets::hub::sleep_for(std::chrono::milliseconds(1));
+  std::puts("slept");
+}
