@@ -50,6 +50,8 @@ struct body {
   body* previous_active = nullptr;     // in the owner's list of active greenlets, main ones excepted
   body* next_active = nullptr;
   body* next_dropped = nullptr;        // in the owner's queue of greenlets dropped elsewhere
+  std::uint64_t lineage_of = 0;        // while unstarted, under `lock`: the id of the main greenlet it
+  std::uint64_t lineage_at = 0;        // descends from, and as of when; see belongs_to()
   unsigned kills = 0;                  // rounds of its thread's exit that it has survived
 
   // --- Life and description.
@@ -78,6 +80,8 @@ struct body {
   thread_record* thread() const noexcept { return owner.load(std::memory_order_acquire); }
 };
 
+// Whether it is, or would be when started, of thread `t`, which is the calling one.
+bool belongs_to(thread_record& t, body* b) noexcept;
 // A body's counted parent, safe from any thread; empty for a main greenlet.
 greenlet parent_of(body* b) noexcept;
 // Puts `p` (a counted reference, given away) in the parent's place and returns the old one, counted.

@@ -2,10 +2,56 @@
 // The tree: reading and changing a greenlet's parent.
 #include "thread.hpp"
 
+#include <atomic>
+#include <cstdint>
 #include <mutex>
 
 namespace greenlets {
 namespace detail {
+namespace {
+
+// Counts the changes that may move an unstarted greenlet, and all unstarted ones below it, to
+// another thread's tree. What a body knows of its lineage holds until the next.
+std::atomic<std::uint64_t> lineage_changes{1};
+
+// Notes in an unstarted body that it descends from the main greenlet `main`; false if it was known.
+bool note_lineage(body* b, std::uint64_t main, std::uint64_t as_of) noexcept {
+  const std::lock_guard lock(b->lock);
+  if (b->lineage_of == main && b->lineage_at == as_of) return false;
+  b->lineage_of = main;
+  b->lineage_at = as_of;
+  return true;
+}
+
+bool lineage_noted(body* b, std::uint64_t main, std::uint64_t as_of) noexcept {
+  const std::lock_guard lock(b->lock);
+  return b->lineage_of == main && b->lineage_at == as_of;
+}
+
+}  // namespace
+
+bool belongs_to(thread_record& t, body* b) noexcept {
+  if (const thread_record* owner = b->thread()) return owner == &t;
+  // An unstarted greenlet belongs to the thread of its first started ancestor. A long chain of
+  // unstarted parents, each started by its child's end, would be walked once for each of them: so
+  // what was found is noted on the way.
+  const std::uint64_t as_of = lineage_changes.load(std::memory_order_acquire);
+  const std::uint64_t main = t.main->id;
+  bool ours = false;
+  std::size_t steps = 0;
+  for (greenlet each = b->self; !each.empty() && !ours; each = parent_of(access::body_of(each)), ++steps) {
+    body* const ancestor = access::body_of(each);
+    if (const thread_record* owner = ancestor->thread()) {
+      ours = owner == &t;
+      break;
+    }
+    ours = lineage_noted(ancestor, main, as_of);
+  }
+  if (ours && steps > 1)
+    for (greenlet each = b->self; !access::body_of(each)->thread() && note_lineage(access::body_of(each), main, as_of);)
+      each = parent_of(access::body_of(each));
+  return ours;
+}
 
 greenlet parent_of(body* b) noexcept {
   // Under the lock, else the parent could be replaced and freed before it is counted.
@@ -48,7 +94,10 @@ void greenlet::set_parent(const greenlet& p) const {
                   "cannot set the parent of a greenlet of a different thread", details());
   }
   detail::ref(parent.body_);
-  detail::unref(detail::exchange_parent(b, parent.body_));
+  detail::body* const old = detail::exchange_parent(b, parent.body_);
+  // After the change: what somebody found meanwhile by the old parent is then out of date as well.
+  detail::lineage_changes.fetch_add(1, std::memory_order_acq_rel);
+  detail::unref(old);
 }
 
 }  // namespace greenlets

@@ -77,7 +77,7 @@ void enter_slowly(thread_record& t) {
 }
 
 void check_thread(thread_record& t, body* b) {
-  // An unstarted greenlet belongs to the thread of its first started ancestor.
+  if (belongs_to(t, b)) return;
   greenlet ancestor;
   body* started = b;
   thread_record* owner;
