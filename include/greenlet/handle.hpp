@@ -115,10 +115,15 @@ class GREENLET_API greenlet {
   /// Switches: yes. Thread: the greenlet's own. Throws: as switch_to().
   template <class E>
   value throw_in(E&& object) const {
-    if constexpr (std::is_same_v<std::decay_t<E>, std::exception_ptr>)
-      return detail::throw_in(*this, std::forward<E>(object));
-    else
-      return detail::throw_in(*this, std::make_exception_ptr<std::decay_t<E>>(std::forward<E>(object)));
+    // In a statement of its own: a by-value parameter lives to the end of the full expression, and a
+    // copy of the object may hold a handle to the greenlet that is about to be suspended here.
+    std::exception_ptr thrown = [&] {
+      if constexpr (std::is_same_v<std::decay_t<E>, std::exception_ptr>)
+        return std::exception_ptr(std::forward<E>(object));
+      else
+        return std::make_exception_ptr<std::decay_t<E>>(std::forward<E>(object));
+    }();
+    return detail::throw_in(*this, std::move(thrown));
   }
   /// Throws greenlet_exit.
   value throw_in() const { return detail::throw_in(*this, std::make_exception_ptr(greenlet_exit())); }
