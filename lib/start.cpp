@@ -18,8 +18,9 @@ void enlist(thread_record& t, body* b) noexcept {
 }
 
 // Calls what the greenlet is to run. Throws only a forced unwind.
-parcel run(thread_record& t, body* self) {
+GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
   parcel first = std::exchange(self->slot, {});
+  self->context->own_fp_env = self->own_fp_env;
   settle(t);
   parcel result;
   try {
@@ -71,7 +72,7 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
 
 // The first function of every stack; it parks here between one greenlet and the next. Nothing of it
 // may be on ASan's fake stack, which ends with each greenlet.
-GREENLET_NO_ASAN void first_function(void* argument) {
+GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argument) {
   thread_record& t = *static_cast<thread_record*>(argument);
   for (;;) {
     try {
@@ -91,7 +92,7 @@ void start(thread_record& t, body* b) {
     const std::lock_guard lock(b->lock);
     if (b->is(life::unstarted) && b->run) {
       ref(t);
-      memory->context.own_fp_env = b->own_fp_env;
+      memory->context.own_fp_env = false;  // it begins with its starter's; run() takes it over
       b->memory = memory;
       b->context = &memory->context;
       b->kills = t.unwinding;
