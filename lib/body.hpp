@@ -80,6 +80,8 @@ struct body {
   thread_record* thread() const noexcept { return owner.load(std::memory_order_acquire); }
 };
 
+// Changes whenever the parent of any greenlet does by set_parent().
+std::uint64_t lineage_now() noexcept;
 // Whether it is, or would be when started, of thread `t`, which is the calling one.
 bool belongs_to(thread_record& t, body* b) noexcept;
 // A body's counted parent, safe from any thread; empty for a main greenlet.

@@ -13,7 +13,11 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
   body* const parent = exchange_parent(b, self);
   body* came_from = nullptr;
   {
-    parcel got = jump(t, b, parcel(std::make_exception_ptr(greenlet_exit(why))), &came_from);
+    // Suspended in a destructor that an exception is running, it must not be thrown at: that would be
+    // std::terminate. It is on its way out already; it goes on, and finds nothing sent.
+    parcel exit;
+    if (b->exceptions.uncaught == 0) exit.thrown = std::make_exception_ptr(greenlet_exit(why));
+    parcel got = jump(t, b, std::move(exit), &came_from);
     if (came_from == b && b->dead()) {
       if (got.thrown) report_unraisable(b, std::move(got.thrown));
     } else if (got.thrown) {

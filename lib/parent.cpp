@@ -13,6 +13,21 @@ namespace {
 // Counts the changes that may move an unstarted greenlet, and all unstarted ones below it, to
 // another thread's tree. What a body knows of its lineage holds until the next.
 std::atomic<std::uint64_t> lineage_changes{1};
+spinlock lineage_lock;  // over a change and its count; taken before a body's
+
+// Puts `p` in the parent's place and returns the old one, counted; or null when `b` has been started
+// since `owner` was read, or any lineage has changed since `as_of`: what was checked holds no longer.
+// Two threads could else make a cycle, or move a greenlet that has just been started.
+body* change_parent(body* b, const thread_record* owner, std::uint64_t as_of, body* p) noexcept {
+  const std::lock_guard change(lineage_lock);
+  const std::lock_guard lock(b->lock);
+  if (b->thread() != owner || lineage_now() != as_of) return nullptr;
+  ref(p);
+  body* const old = b->parent.exchange(p, std::memory_order_relaxed);
+  // After the change: what somebody found meanwhile by the old parent is then out of date as well.
+  lineage_changes.fetch_add(1, std::memory_order_acq_rel);
+  return old;
+}
 
 // Notes in an unstarted body that it descends from the main greenlet `main`; false if it was known.
 bool note_lineage(body* b, std::uint64_t main, std::uint64_t as_of) noexcept {
@@ -30,12 +45,14 @@ bool lineage_noted(body* b, std::uint64_t main, std::uint64_t as_of) noexcept {
 
 }  // namespace
 
+std::uint64_t lineage_now() noexcept { return lineage_changes.load(std::memory_order_acquire); }
+
 bool belongs_to(thread_record& t, body* b) noexcept {
   if (const thread_record* owner = b->thread()) return owner == &t;
   // An unstarted greenlet belongs to the thread of its first started ancestor. A long chain of
   // unstarted parents, each started by its child's end, would be walked once for each of them: so
   // what was found is noted on the way.
-  const std::uint64_t as_of = lineage_changes.load(std::memory_order_acquire);
+  const std::uint64_t as_of = lineage_now();
   const std::uint64_t main = t.main->id;
   bool ours = false;
   std::size_t steps = 0;
@@ -81,23 +98,21 @@ void greenlet::set_parent(const greenlet& p) const {
   if (!b || !parent.body_) throw error(errc::empty_handle, "the handle refers to no greenlet");
   const auto details = [&] { return "  greenlet:   " + detail::describe(b) + "\n  new parent: " + detail::describe(parent.body_); };
   if (b->main) throw error(errc::main_parent, "cannot set the parent of a main greenlet", details());
-  detail::thread_record* root = nullptr;
-  for (greenlet ancestor = parent; ancestor.body_; ancestor = detail::parent_of(ancestor.body_)) {
-    if (ancestor == child) throw error(errc::cyclic_parent, "cyclic parent chain", details());
-    root = ancestor.body_->thread();
-    if (root && ancestor.body_->main) break;
-  }
-  if (detail::thread_record* owner = b->thread()) {
-    if (owner != root) throw error(errc::parent_thread, "parent cannot be on a different thread", details());
-    if (owner != &t)
+  for (;;) {
+    const std::uint64_t as_of = detail::lineage_now();
+    const detail::thread_record* root = nullptr;
+    for (greenlet ancestor = parent; ancestor.body_; ancestor = detail::parent_of(ancestor.body_)) {
+      if (ancestor == child) throw error(errc::cyclic_parent, "cyclic parent chain", details());
+      root = ancestor.body_->thread();
+      if (root && ancestor.body_->main) break;
+    }
+    const detail::thread_record* const owner = b->thread();
+    if (owner && owner != root) throw error(errc::parent_thread, "parent cannot be on a different thread", details());
+    if (owner && owner != &t)
       throw error(owner->exited ? errc::thread_exited : errc::different_thread,
                   "cannot set the parent of a greenlet of a different thread", details());
+    if (detail::body* const old = detail::change_parent(b, owner, as_of, parent.body_)) return detail::unref(old);
   }
-  detail::ref(parent.body_);
-  detail::body* const old = detail::exchange_parent(b, parent.body_);
-  // After the change: what somebody found meanwhile by the old parent is then out of date as well.
-  detail::lineage_changes.fetch_add(1, std::memory_order_acq_rel);
-  detail::unref(old);
 }
 
 }  // namespace greenlets

@@ -30,6 +30,7 @@ body* route(thread_record& t, body* b, parcel& p, sender by) {
   body* const self = t.running();
   bool committed = by == sender::dying;  // errors are results from here on
   while (b) {
+    const std::uint64_t as_of = lineage_now();
     try {
       if (!committed || !b->dead()) check_thread(t, b);
       if (b->is(life::active)) {
@@ -37,7 +38,7 @@ body* route(thread_record& t, body* b, parcel& p, sender by) {
       } else if (b->is(life::unstarted)) {
         if (!b->self.has_run()) throw error(errc::no_run, "the greenlet has nothing to run", "  " + describe(b));
         if (!p.thrown) {
-          start(t, b);
+          start(t, b, as_of);
           return b;
         }
         committed = true;
@@ -50,6 +51,8 @@ body* route(thread_record& t, body* b, parcel& p, sender by) {
       if (!committed) throw;
       const kept for_now(t, b);  // the result that is lost is user code too
       p = parcel(std::current_exception());
+      // In another thread's tree nothing above is ours either, and all of it may change under us.
+      if (!belongs_to(t, b)) break;
     }
     b = b->parent.load(std::memory_order_relaxed);
   }

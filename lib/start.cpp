@@ -86,24 +86,29 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
   }
 }
 
-void start(thread_record& t, body* b) {
+void start(thread_record& t, body* b, std::uint64_t as_of) {
   stack* const memory = t.pool.take(b->stack_size, &first_function, &t, t.machine);
-  {
+  // Under the lock, for another thread may be doing the same, or moving it to another tree.
+  for (bool ours = true; ours; ours = belongs_to(t, b)) {
     const std::lock_guard lock(b->lock);
-    if (b->is(life::unstarted) && b->run) {
-      ref(t);
-      memory->context.own_fp_env = false;  // it begins with its starter's; run() takes it over
-      b->memory = memory;
-      b->context = &memory->context;
-      b->kills = t.unwinding;
-      b->owner.store(&t, std::memory_order_release);
-      b->state.store(life::active, std::memory_order_release);
-      enlist(t, b);
-      return;
+    if (!b->is(life::unstarted) || !b->run) break;
+    if (const std::uint64_t now = lineage_now(); now != as_of) {
+      as_of = now;
+      continue;
     }
+    ref(t);
+    memory->context.own_fp_env = false;  // it begins with its starter's; run() takes it over
+    b->memory = memory;
+    b->context = &memory->context;
+    b->kills = t.unwinding;
+    b->owner.store(&t, std::memory_order_release);
+    b->state.store(life::active, std::memory_order_release);
+    enlist(t, b);
+    return;
   }
   t.pool.give(memory);
-  throw error(errc::different_thread, "cannot switch to a different thread", "  another thread has just started " + describe(b));
+  check_thread(t, b);
+  throw error(errc::no_run, "the greenlet has nothing to run", "  another thread has just taken it: " + describe(b));
 }
 
 void die_unstarted(thread_record& t, body* b) noexcept {

@@ -111,7 +111,8 @@ body* route(thread_record& t, body* b, parcel& p, sender by);
 
 // start.cpp
 // Gives `b` (unstarted, with something to run) a stack and makes it active. Throws before any change.
-void start(thread_record& t, body* b);
+// `as_of` is lineage_now() from before its thread was checked; if that is over, it is checked again.
+void start(thread_record& t, body* b, std::uint64_t as_of);
 // Ends an unstarted `b` without control ever having been there: destroys what it was to run, which
 // is user code, and marks it finished unless that code has started it.
 void die_unstarted(thread_record& t, body* b) noexcept;

@@ -8,6 +8,8 @@
 #include <greenlet/greenlet.hpp>
 
 #include <functional>
+#include <memory>
+#include <ostream>  // lets doctest show what it compares
 #include <string>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,9 +18,13 @@
 
 #if defined(__SANITIZE_THREAD__)
 #define T_TSAN 1
+#elif defined(__SANITIZE_ADDRESS__)
+#define T_ASAN 1
 #elif defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define T_TSAN 1
+#elif __has_feature(address_sanitizer)
+#define T_ASAN 1
 #endif
 #endif
 
@@ -44,6 +50,30 @@ greenlets::errc error_of(F&& f, std::string* what = nullptr) {
   }
   FAIL("no greenlets::error was thrown");
   return {};
+}
+
+// The same, whole.
+template <class F>
+greenlets::error error_from(F&& f) {
+  try {
+    std::forward<F>(f)();
+  } catch (const greenlets::error& e) {
+    return e;
+  }
+  FAIL("no greenlets::error was thrown");
+  return {{}, ""};
+}
+
+// Whether the error's text names the greenlet: its number, and its name if it has one.
+inline bool names(const greenlets::error& e, const greenlets::greenlet& g) {
+  std::string described = "greenlet " + std::to_string(g.id()) + " ";
+  if (const std::string name = g.name(); !name.empty()) described += "\"" + name + "\"";
+  return std::string(e.what()).find(described) != std::string::npos;
+}
+
+// Calls `f` when the last copy is destroyed; for callables to capture.
+inline std::shared_ptr<void> at_end(std::function<void()> f) {
+  return {nullptr, [f = std::move(f)](void*) { f(); }};
 }
 
 // Sets the unraisable handler for a scope, and keeps what it is told.

@@ -98,10 +98,17 @@ void loop::turn() {
   budget_ = resumes_a_turn;
   run_ready();
   const bool idle = !waiter::front(ready_);
-  if (idle && external_ == 0 && box_.use_count() == 1) return give_up_waiting();
+  if (idle && external_ == 0 && !may_get_messages()) return give_up_waiting();
   ++turns_;
   uv_run(&uv_, idle ? UV_RUN_ONCE : UV_RUN_NOWAIT);
   if (escaped_) std::rethrow_exception(std::exchange(escaped_, nullptr));
+}
+
+// Whether somebody could still post one, or has.
+bool loop::may_get_messages() const {
+  if (box_.use_count() > 1) return true;
+  const std::lock_guard lock(box_->lock);
+  return !box_->messages.empty();
 }
 
 void loop::run_ready() {
@@ -129,7 +136,7 @@ void loop::resume(waiter* w) {
     if (what == waiter::kind::start) {
       if (who.started() || !who.has_run()) return;  // cancelled, or started by somebody else
       greenlets::detail::switch_giving(std::move(who), {});
-    } else if (!who.dead()) {
+    } else if (!who.dead() && !is_unwinding(who)) {
       greenlets::detail::throw_giving(std::move(who), std::move(thrown));
     }
   } catch (const greenlet_exit&) {

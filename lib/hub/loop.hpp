@@ -86,6 +86,7 @@ class loop {
   void turn();
   void run_ready();
   void resume(waiter* w);
+  bool may_get_messages() const;
   void give_up_waiting();
   void close() noexcept;
 
@@ -94,6 +95,8 @@ class loop {
   void release(waiter* w) noexcept;
   void arm_timer() noexcept;
   std::string who_waits() const;
+  // Whether it waits in a destructor while an exception is on its way.
+  bool is_unwinding(const greenlet& g) const noexcept;
 
   static void on_timer(uv_timer_t* timer);
   static void on_bell(uv_async_t* bell);
@@ -113,6 +116,8 @@ class loop {
   waiter* pool_ = nullptr;
   std::size_t waiting_ = 0;
   std::size_t external_ = 0;  // of those, who may be woken from outside the thread
+  std::size_t unwinding_ = 0;  // of those, who wait in a destructor
+  wait_list unwound_;          // shutdown(), until there are none of these
   unsigned budget_ = 0;
   std::exception_ptr escaped_;  // an exception on its way round libuv's frames
   std::uint64_t switches_ = 0, turns_ = 0;

@@ -71,6 +71,7 @@ void poller::close() noexcept {
     if (waiter* w = std::exchange(*place, nullptr)) {
       w->slot = nullptr;
       keep->make_ready(w, waiter::end::closed);
+      w->why = waiter::end::closed;  // also when it is ready already: its descriptor may be gone when it goes on
     }
   const int closing = std::exchange(fd, -1);
   detach();  // before close(): libuv takes the number out of its epoll set

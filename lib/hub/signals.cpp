@@ -5,6 +5,7 @@
 #include "loop.hpp"
 
 #include <deque>
+#include <utility>
 #include <vector>
 
 namespace greenlets::hub {
@@ -14,11 +15,18 @@ struct signals::state {
   std::vector<uv_signal_t*> handles;
   std::deque<int> caught;
   detail::wait_list waiting;
+  bool stopped = false;
 
   explicit state(detail::loop& l) noexcept : home(l) {}
-  ~state() {
+  ~state() { stop(); }
+
+  // Catches no more, and lets those go who wait.
+  void stop() noexcept {
+    stopped = true;
+    waiting.wake_all();
+    const auto closing = std::move(handles);
     if (home->closed()) return;  // the loop has closed and freed them
-    for (uv_signal_t* h : handles)
+    for (uv_signal_t* h : closing)
       uv_close(reinterpret_cast<uv_handle_t*>(h), [](uv_handle_t* closed) { delete reinterpret_cast<uv_signal_t*>(closed); });
   }
 
@@ -29,7 +37,7 @@ struct signals::state {
   }
 };
 
-signals::signals(std::initializer_list<int> numbers) : state_(std::make_unique<state>(detail::loop::mine())) {
+signals::signals(std::initializer_list<int> numbers) : state_(std::make_shared<state>(detail::loop::mine())) {
   for (int number : numbers) {
     auto handle = std::make_unique<uv_signal_t>();
     detail::check_uv(uv_signal_init(state_->home->uv(), handle.get()), "uv_signal_init");
@@ -41,12 +49,13 @@ signals::signals(std::initializer_list<int> numbers) : state_(std::make_unique<s
   }
 }
 
-signals::~signals() = default;
+signals::~signals() { state_->stop(); }
 
 std::optional<int> signals::wait(deadline until) {
-  state& s = *state_;
+  const auto kept = state_;  // this object may go while we wait
+  state& s = *kept;
   while (s.caught.empty())
-    if (!s.waiting.wait(until, true) && s.caught.empty()) return std::nullopt;
+    if (s.stopped || s.home->closed() || (!s.waiting.wait(until, true) && s.caught.empty())) return std::nullopt;
   const int number = s.caught.front();
   s.caught.pop_front();
   return number;

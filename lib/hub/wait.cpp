@@ -27,6 +27,8 @@ void loop::enroll(waiter* w) noexcept {
   ++waiting_;
   if (w->timer != waiter::no_timer) w->external = true;
   if (w->external) ++external_;
+  w->unwinding = std::uncaught_exceptions() > 0;
+  if (w->unwinding) ++unwinding_;
 }
 
 // Takes the waiter out of everything, whatever of it has been done.
@@ -40,10 +42,11 @@ void loop::release(waiter* w) noexcept {
     w->previous_parked = w->next_parked = nullptr;
     --waiting_;
     if (w->external) --external_;
+    if (w->unwinding && --unwinding_ == 0) unwound_.wake_one();
   }
   w->what = waiter::kind::wait;
   w->why = waiter::end::none;
-  w->told = w->external = false;
+  w->told = w->external = w->unwinding = false;
   w->thrown = nullptr;
   const greenlet last = std::move(w->who);
   w->next = pool_;
@@ -107,7 +110,10 @@ void loop::raise_soon(const greenlet& g, std::exception_ptr e) {
   w->what = waiter::kind::raise;
   w->who = g;
   w->thrown = std::move(e);
-  waiter::push_back(ready_, w);
+  if (g.started())
+    waiter::push_back(ready_, w);
+  else
+    waiter::push_front(ready_, w);  // before its turn to start
 }
 
 void loop::arm_timer() noexcept {
@@ -115,8 +121,9 @@ void loop::arm_timer() noexcept {
   if (when >= timer_at_) return;  // it fires no later: on_timer looks again
   timer_at_ = when;
   uv_update_time(&uv_);  // else a long run would make it early
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(when - clock::now()).count();
-  uv_timer_start(&timer_, on_timer, left > 0 ? static_cast<std::uint64_t>(left) : 0, 0);
+  const auto now = clock::now();
+  const auto left = when > now ? std::chrono::ceil<std::chrono::milliseconds>(when - now).count() : 0;
+  uv_timer_start(&timer_, on_timer, static_cast<std::uint64_t>(left), 0);
 }
 
 void loop::on_timer(uv_timer_t* timer) {
@@ -128,7 +135,16 @@ void loop::on_timer(uv_timer_t* timer) {
     self.timers_.remove(w);
     self.make_ready(w, waiter::end::timeout);
   }
+  // A time that has passed when uv_run() begins is found before it polls. It must not block then.
+  uv_stop(timer->loop);
   if (!self.timers_.empty()) self.arm_timer();
+}
+
+bool loop::is_unwinding(const greenlet& g) const noexcept {
+  if (unwinding_ > 0)
+    for (const waiter* w = parked_; w; w = w->next_parked)
+      if (w->unwinding && w->who == g) return true;
+  return false;
 }
 
 std::string loop::who_waits() const {
@@ -149,11 +165,21 @@ std::string loop::who_waits() const {
 void loop::shut_down() {
   if (!current().is_main()) throw error(errc::not_running, "a hub is shut down by its thread's main greenlet");
   const loop_ref keep(*this);
-  for (unsigned round = 0; round < most_rounds && waiting_ > 0; ++round) {
+  const auto exit = std::make_exception_ptr(greenlet_exit(greenlet_exit::reason::cancelled));
+  for (unsigned round = 0; round < most_rounds && (waiting_ > 0 || waiter::front(ready_)); ++round) {
+    for (waiter* w = waiter::front(ready_); w; w = w->next)
+      if (w->what == waiter::kind::start) {
+        w->what = waiter::kind::raise;
+        w->thrown = exit;
+      }
     for (waiter* w = parked_; w; w = w->next_parked)
-      if (!std::exchange(w->told, true))
-        raise_soon(w->who, std::make_exception_ptr(greenlet_exit(greenlet_exit::reason::cancelled)));
+      if (!std::exchange(w->told, true)) raise_soon(w->who, exit);
     yield();  // the ready list is first come, first served: when we go on, they have had their turn
+    try {
+      while (unwinding_ > 0) unwound_.wait();
+    } catch (const would_block_forever&) {
+      // Destructors that wait for somebody who waits as well: the next round may help.
+    }
   }
   runner_.throw_in(greenlet_exit(greenlet_exit::reason::cancelled));
 }

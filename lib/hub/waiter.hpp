@@ -38,6 +38,7 @@ struct waiter {
 
   waiter** slot = nullptr;       // the reader's or writer's place in a poller
   bool external = false;         // what it waits for may come from outside the thread
+  bool unwinding = false;        // waits in a destructor, out of which nothing may be thrown
   clock::time_point when;        // with timer != no_timer
   std::size_t timer = no_timer;  // its place in the loop's heap
 
@@ -48,6 +49,13 @@ struct waiter {
     w->previous = l.last_;
     (l.last_ ? l.last_->next : l.first_) = w;
     l.last_ = w;
+  }
+  static void push_front(wait_list& l, waiter* w) noexcept {
+    w->in = &l;
+    w->previous = nullptr;
+    w->next = l.first_;
+    (l.first_ ? l.first_->previous : l.last_) = w;
+    l.first_ = w;
   }
   static waiter* front(const wait_list& l) noexcept { return l.first_; }
   void unlink() noexcept {

@@ -26,9 +26,10 @@ class deadline {
   template <class D>
   static clock::time_point add(D d) {
     const auto now = clock::now();
-    // A duration too long to be added means never.
-    if (std::chrono::duration<double>(d) >= std::chrono::duration<double>(clock::time_point::max() - now))
-      return clock::time_point::max();
+    // A duration too long to be added means never; a negative one, which may be too long as well, now.
+    const std::chrono::duration<double> so_long = d;
+    if (so_long >= std::chrono::duration<double>(clock::time_point::max() - now)) return clock::time_point::max();
+    if (so_long.count() <= 0) return now;
     return now + std::chrono::ceil<clock::duration>(d);
   }
 

@@ -20,7 +20,7 @@ class event {
   void reset() noexcept { set_ = false; }
   /// Waits until it is set; false when the deadline came first. Who was waiting when it was set goes
   /// on, even if it has been reset since. Switches: to the hub, unless it is set.
-  bool wait(deadline until = {}) { return set_ || waiting_.wait(until) || set_; }
+  bool wait(deadline until = {}) { return set_ || waiting_.wait(until); }  // it may be gone afterwards
 
  private:
   bool set_ = false;

@@ -166,7 +166,7 @@ class task {
     if constexpr (!std::is_void_v<T>) return *state_->result;
   }
   /// Has greenlet_exit(cancelled) thrown into it, wherever it waits, at the hub's next turn. What
-  /// has ended is not touched. Switches: no.
+  /// has not started never will; what has ended is not touched. Switches: no.
   void cancel() const;
   const greenlet& handle() const noexcept { return greenlet_; }
 
@@ -200,7 +200,8 @@ void sleep_for(std::chrono::duration<Rep, Period> so_long) {
 }
 
 /// Has `e` (by default greenlet_exit(cancelled)) thrown into a greenlet of this thread at the hub's
-/// next turn. A dead one is not touched. Switches: no. Throws: error(empty_handle), std::bad_alloc.
+/// next turn. A dead one is not touched, and one that is being unwound and waits in a destructor
+/// neither. Switches: no. Throws: error(empty_handle), std::bad_alloc.
 GREENLET_API void cancel(const greenlet& g, std::exception_ptr e = nullptr);
 
 template <class T>
@@ -219,8 +220,9 @@ auto run(F&& f) {
 }
 
 /// Ends the calling thread's hub, if it has one: throws greenlet_exit(cancelled) into everybody who
-/// waits in it, until nobody does, and closes the loop and its descriptors. The next use makes a new
-/// hub. A thread's exit does it by itself; main() calls it when it wants its greenlets' destructors
+/// waits in it, until nobody does, and closes the loop. Destructors may wait meanwhile. What was
+/// spawned and has not started never will. Descriptors stay open until their owners go, and say that
+/// they are closed(). The next use makes a new hub. A thread's exit does it by itself; main() calls it when it wants its greenlets' destructors
 /// to run before exit().
 /// Switches: yes. Thread: any, in its main greenlet. Throws: error(not_running) in another greenlet;
 /// std::bad_alloc; what is thrown into the caller meanwhile.

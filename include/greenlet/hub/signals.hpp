@@ -26,13 +26,13 @@ class GREENLET_API signals {
   signals& operator=(const signals&) = delete;
   ~signals();
 
-  /// Waits for the next one; nothing when the deadline comes first, or the hub ends.
+  /// Waits for the next one; nothing when the deadline comes first, the hub ends, or this object goes.
   /// Switches: to the hub. Thread: the one that made it.
   std::optional<int> wait(deadline until = {});
 
  private:
   struct state;
-  std::unique_ptr<state> state_;
+  std::shared_ptr<state> state_;
 };
 
 }  // namespace greenlets::hub

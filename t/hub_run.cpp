@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: MIT
+// Running greenlets under a hub: tasks, and whose turn it is.
+#include "hub_testing.hpp"
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+
+using namespace greenlets;
+using namespace testing;
+
+namespace {
+
+struct oops : std::runtime_error {
+  explicit oops(const std::string& what = "oops") : std::runtime_error(what) {}
+};
+
+void add(events& log, const std::string& what) { log.push_back(what); }
+
+}  // namespace
+
+// -- Tasks ---------------------------------------------------------------------------------------
+
+TEST_CASE("a spawned greenlet starts at the hub's next turn, as a child of the hub") {
+  hub_guard guard;
+  greenlet parent;
+  bool started = false;
+  auto t = hub::spawn([&] {
+    started = true;
+    parent = current().parent();
+  });
+  CHECK_FALSE(started);
+  CHECK_FALSE(t.ready());
+  CHECK_FALSE(t.handle().started());
+  t.get();
+  CHECK(started);
+  CHECK(t.ready());
+  CHECK(t.handle().dead());
+  CHECK(parent.name() == "hub");
+  CHECK(parent.parent().is_main());
+}
+
+TEST_CASE("a task gives what its function returned, as often as it is asked") {
+  hub_guard guard;
+  auto number = hub::spawn([n = 41]() mutable { return ++n; });
+  CHECK(number.get() == 42);
+  CHECK(number.get() == 42);
+  CHECK(&number.get() == &number.get());
+
+  auto only_moves = hub::spawn([p = std::make_unique<int>(7)]() mutable { return std::move(p); });
+  const std::unique_ptr<int> taken = std::move(only_moves.get());
+  CHECK(*taken == 7);
+
+  int local = 1;
+  auto decayed = hub::spawn([&]() -> const int& { return local; });
+  CHECK(&decayed.get() != &local);
+  CHECK(hub::run([] { return std::string("run"); }) == "run");
+}
+
+TEST_CASE("several greenlets join one task, and a deadline ends a join only") {
+  hub_guard guard;
+  events log;
+  hub::event go;
+  auto t = hub::spawn([&] {
+    go.wait();
+    add(log, "task");
+  });
+  auto a = hub::spawn([&] { t.join(), add(log, "a"); });
+  auto b = hub::spawn([&] { t.join(), add(log, "b"); });
+  CHECK_FALSE(t.join(milliseconds(1)));
+  CHECK_FALSE(t.join(hub::clock::now()));
+  CHECK(log.empty());
+  go.set();
+  CHECK(t.join(hang_guard()));
+  a.join();
+  b.join();
+  CHECK(log == events{"task", "a", "b"});
+  CHECK(t.join(hub::clock::time_point::min()));  // it has ended: no wait
+}
+
+TEST_CASE("what a task throws is thrown in who asks, each time, and reported nowhere") {
+  hub_guard guard;
+  unraisables reported;
+  auto t = hub::spawn([]() -> int { throw oops("asked"); });
+  CHECK(t.join());
+  CHECK_THROWS_WITH_AS(t.get(), "asked", oops);
+  CHECK_THROWS_AS(t.get(), oops);
+  auto not_standard = hub::spawn([] { throw 5; });
+  CHECK_THROWS_AS(not_standard.get(), int);
+  CHECK_THROWS_AS(hub::run([] { throw oops(); }), oops);
+  t = {};
+  CHECK(reported.seen.empty());
+}
+
+TEST_CASE("what a task throws goes to the unraisable handler, once, when nobody asked") {
+  hub_guard guard;
+  unraisables reported;
+  auto t = hub::spawn([] { throw oops("unasked"); });
+  const greenlet who = t.handle();
+  CHECK(t.join());  // join() does not ask
+  CHECK(reported.seen.empty());
+  t = {};
+  REQUIRE(reported.seen.size() == 1);
+  CHECK(reported.seen[0].first == who);
+  CHECK_THROWS_WITH_AS(std::rethrow_exception(reported.seen[0].second), "unasked", oops);
+
+  hub::spawn([] { throw oops(); });  // nobody is left who could ask
+  hub::yield();
+  CHECK(reported.seen.size() == 2);
+  reported.seen.clear();
+}
+
+TEST_CASE("dropping a task does not stop its greenlet") {
+  hub_guard guard;
+  hub::event go, done;
+  hub::spawn([&] {
+    go.wait();
+    done.set();
+  });
+  hub::yield();
+  go.set();
+  CHECK(done.wait(hang_guard()));
+}
+
+TEST_CASE("a cancelled task is unwound where it waits, and get() says so") {
+  hub_guard guard;
+  events log;
+  hub::event never;
+  auto t = hub::spawn([&] {
+    noting n{log, "frame"};
+    try {
+      never.wait();
+    } catch (const std::exception&) {
+      add(log, "swallowed");  // the loop of a daemon
+    } catch (const greenlet_exit& e) {
+      add(log, e.why == greenlet_exit::reason::cancelled ? "cancelled" : "another reason");
+      throw;
+    }
+  });
+  hub::yield();
+  t.cancel();
+  t.cancel();  // twice is once
+  CHECK(log.empty());  // at the hub's next turn
+  CHECK_FALSE(t.ready());
+  CHECK(t.join());
+  CHECK(log == events{"cancelled", "~frame"});
+  CHECK_THROWS_AS(t.get(), hub::cancelled);
+  CHECK(t.handle().dead());
+  t.cancel();
+  CHECK_THROWS_WITH_AS(t.get(), "the task was cancelled", hub::cancelled);
+}
+
+TEST_CASE("cancelling what has ended does nothing") {
+  hub_guard guard;
+  auto t = hub::spawn([] { return 1; });
+  t.join();
+  t.cancel();
+  hub::cancel(t.handle());
+  hub::yield();
+  CHECK(t.get() == 1);
+  CHECK(error_of([] { hub::cancel(greenlet()); }) == errc::empty_handle);
+}
+
+TEST_CASE("a task that is cancelled before it has started never starts") {
+  hub_guard guard;
+  events log;
+  auto t = hub::spawn([&log, n = std::make_unique<noting>(noting{log, "callable"})] { add(log, "started"); });
+  log.clear();  // the temporary
+  t.cancel();
+  CHECK_THROWS_AS(t.get(), hub::cancelled);
+  CHECK(log == events{"~callable"});
+  CHECK(t.handle().dead());
+}
+
+TEST_CASE("a task may end otherwise than it was told to: it keeps what it caught, or another exception") {
+  hub_guard guard;
+  hub::event never;
+  auto stubborn = hub::spawn([&] {
+    try {
+      never.wait();
+    } catch (const greenlet_exit&) {
+      return std::string("kept");
+    }
+    return std::string("not told");
+  });
+  auto gone = hub::spawn([&] { never.wait(); });
+  auto own = hub::spawn([] { throw greenlet_exit(); });
+  hub::yield();
+  stubborn.cancel();
+  hub::cancel(gone.handle(), std::make_exception_ptr(oops("instead")));
+  CHECK(stubborn.get() == "kept");
+  CHECK_THROWS_WITH_AS(gone.get(), "instead", oops);
+  CHECK_THROWS_AS(own.get(), hub::cancelled);
+}
+
+// -- Turns ---------------------------------------------------------------------------------------
+
+// main   a    b
+// yield
+//        1
+//        yield
+//             1
+//             yield
+// yield
+//        2 ...
+TEST_CASE("those who yield go round in turn") {
+  hub_guard guard;
+  std::string order;
+  const auto body = [&order](char name) {
+    return [&order, name] {
+      for (int n = 1; n <= 3; ++n) {
+        order += name;
+        hub::yield();
+      }
+    };
+  };
+  auto a = hub::spawn(body('a')), b = hub::spawn(body('b'));
+  for (int n = 1; n <= 3; ++n) {
+    hub::yield();
+    order += 'm';
+  }
+  a.join();
+  b.join();
+  CHECK(order == "abmabmabm");
+}
+
+TEST_CASE("greenlets that only yield starve neither descriptors nor timers nor messages nor starts") {
+  hub_guard guard;
+  for (const int runaways : {1, 3000}) {  // fewer and more than a turn's budget
+    CAPTURE(runaways);
+    bool stop = false;
+    std::vector<hub::task<void>> tasks;
+    for (int n = 0; n < runaways; ++n)
+      tasks.push_back(hub::spawn([&] {
+        while (!stop) hub::yield();
+      }));
+    hub::yield();
+    auto [in, out] = pipe_pair();
+    char byte = 0;
+    bool posted = false;
+    auto reads = hub::spawn([&, &in = in] { return in.read_some(&byte, 1).bytes; });
+    auto sleeps = hub::spawn([] { hub::sleep_for(milliseconds(1)); });
+    auto waits = hub::spawn([] { return hub::event().wait(milliseconds(1)); });
+    hub::this_hub().post([&] { posted = true; });
+    yield_until([&] { return posted; });
+    REQUIRE(out.write_all("x", 1));
+    yield_until([&] { return reads.ready() && sleeps.ready() && waits.ready(); });
+    CHECK(reads.get() == 1);
+    CHECK_FALSE(waits.get());
+    stop = true;
+    for (auto& t : tasks) t.get();
+  }
+}
+
+TEST_CASE("a greenlet that always finds data does not starve the others") {
+  hub_guard guard;
+  auto [a, b] = socket_pair();
+  bool stop = false;
+  auto echo = hub::spawn([&, &a = a] {
+    char c;
+    while (a.read_some(&c, 1, hang_guard())) {
+      if (!a.write_all(&c, 1, hang_guard())) break;
+    }
+  });
+  auto ping = hub::spawn([&, &b = b] {
+    char c = '.';
+    while (!stop) {
+      b.write_all(&c, 1, hang_guard());
+      b.read_some(&c, 1, hang_guard());
+    }
+    b.close();
+  });
+  hub::sleep_for(milliseconds(2));
+  for (int n = 0; n < 100; ++n) hub::yield();
+  stop = true;
+  ping.get();
+  echo.get();
+}
+
+TEST_CASE("a chain of spawns, each by the one before, starves nobody") {
+  hub_guard guard;
+  bool stop = false;
+  std::size_t generations = 0;
+  std::function<void()> next = [&] {
+    ++generations;
+    if (!stop) hub::spawn(next);
+  };
+  hub::spawn(next);
+  hub::sleep_for(milliseconds(1));
+  stop = true;
+  hub::yield();
+  hub::yield();
+  CHECK(generations > 0);
+  CHECK(hub::statistics().waiting == 0);
+}
+
+TEST_CASE("statistics count switches and turns, and are zero without a hub") {
+  CHECK(hub::statistics().turns == 0);
+  {
+    hub_guard guard;
+    const auto before = hub::statistics();
+    for (int n = 0; n < 10; ++n) hub::yield();
+    hub::sleep_for(milliseconds(1));
+    CHECK(hub::statistics().switches >= before.switches + 20);
+    CHECK(hub::statistics().turns > before.turns);
+    auto t = hub::spawn([] { hub::event().wait(hang_guard()); });
+    hub::yield();
+    CHECK(hub::statistics().waiting == 1);
+  }
+  CHECK(hub::statistics().switches == 0);
+}
