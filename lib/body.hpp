@@ -39,6 +39,7 @@ struct body {
   std::atomic<thread_record*> owner{nullptr};  // set once, at the start; counted
   std::atomic<life> state{life::unstarted};
   bool orphan = false;     // its last handle went while it ran: the thread holds that reference until it is left
+  bool ending = false;     // its function is over, and what it ran is being destroyed
   bool abandoned = false;  // it refused to be killed: the thread holds the last reference until it is dead
   exception_state exceptions;               // while suspended
   parcel slot;                              // what it is to find when it goes on; filled just before the jump

@@ -53,4 +53,9 @@ std::string describe(body* b) {
   return text;
 }
 
+std::string describe_here() {
+  const thread_record* t = this_thread_if_any();
+  return t ? "\n  in " + describe(t->running()) : std::string();
+}
+
 }  // namespace greenlets::detail

@@ -13,6 +13,10 @@ std::string demangled(const std::type_info& type);
 // "std::runtime_error: disk full"
 std::string describe(const std::exception_ptr& e);
 
+// "\n  in greenlet 7 (running) of thread 4242", the last line of an error's details; nothing where no
+// greenlet was ever used.
+std::string describe_here();
+
 }  // namespace greenlets::detail
 
 #endif

@@ -13,10 +13,11 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
   body* const parent = exchange_parent(b, self);
   body* came_from = nullptr;
   {
-    // Suspended in a destructor that an exception is running, it must not be thrown at: that would be
-    // std::terminate. It is on its way out already; it goes on, and finds nothing sent.
+    // Suspended in a destructor that an exception is running, or in that of its callable, it must not be
+    // thrown at: that would be std::terminate. It is on its way out already; it goes on, and finds
+    // nothing sent.
     parcel exit;
-    if (b->exceptions.uncaught == 0) exit.thrown = std::make_exception_ptr(greenlet_exit(why));
+    if (b->exceptions.uncaught == 0 && !b->ending) exit.thrown = std::make_exception_ptr(greenlet_exit(why));
     parcel got = jump(t, b, std::move(exit), &came_from);
     if (came_from == b && b->dead()) {
       if (got.thrown) report_unraisable(b, std::move(got.thrown));
@@ -46,10 +47,11 @@ void flush_dropped(thread_record& t) noexcept {
   body** end = &t.to_kill;
   while (*end) end = &(*end)->next_dropped;
   *end = t.dropped.take_all();
-  // One at a time from the thread's own list: while one is being unwound, another greenlet may come
-  // here and take the next.
+  // One at a time from the thread's own list: whoever enters the library while one is being unwound
+  // takes the next, for that one may keep us waiting.
   while (body* b = t.to_kill) {
     t.to_kill = std::exchange(b->next_dropped, nullptr);
+    if (t.to_kill) t.raise(attention::dropped);
     unref(b);
   }
 }

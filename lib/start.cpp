@@ -34,6 +34,7 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
     if (!result.thrown) impossible("an exception of another language has left a greenlet");
   }
   // The callable goes while the greenlet is still current and active: its destructor may switch.
+  self->ending = true;
   self->run = {};
   return result;
 }
@@ -42,7 +43,7 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
 // this only the jump is left to do.
 void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   body* const self = t.running();
-  if (std::exchange(self->held, nullptr) && --t.holding == 0) t.lower(attention::held);
+  if (self->held && --t.holding == 0) t.lower(attention::held);  // destroyed with the body, not here: user code
   unlist(t, self);
   self->context = nullptr;
   self->state.store(t.unwinding ? life::unwound : life::finished, std::memory_order_release);

@@ -31,7 +31,7 @@ const std::type_info& thrown_type(const std::exception_ptr& thrown) noexcept {
 
 void throw_wrong_type(const std::type_info* held, const std::type_info& asked) {
   const std::string is = held ? "it holds " + demangled(*held) : "it holds nothing";
-  throw error(errc::wrong_type, "wrong type asked of a value", "  asked for " + demangled(asked) + "; " + is);
+  throw error(errc::wrong_type, "wrong type asked of a value", "  asked for " + demangled(asked) + "; " + is + describe_here());
 }
 
 }  // namespace detail

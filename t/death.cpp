@@ -4,6 +4,8 @@
 #include "testing.hpp"
 
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -40,17 +42,23 @@ long resident() {
   return pages;
 }
 
-// Once they have all been done once, more rounds need no more memory. Sanitizers keep what is freed.
+// Sanitizers and valgrind keep what is freed for a while, to see whether it is used.
+bool freed_memory_is_kept() {
+#if defined(T_ASAN) || defined(T_TSAN)
+  return true;
+#else
+  const char* const preloaded = std::getenv("LD_PRELOAD");
+  return preloaded && std::strstr(preloaded, "vgpreload");
+#endif
+}
+
+// Once they have all been done once, more rounds need no more memory.
 void check_flat(const std::function<void()>& round) {
   for (int i = 0; i < 2000; ++i) round();
   const auto before = counts();
   const long pages = resident();
   for (int i = 0; i < 20000; ++i) round();
-#if !defined(T_ASAN) && !defined(T_TSAN)
-  CHECK(resident() - pages <= 16);
-#else
-  CHECK(pages > 0);
-#endif
+  if (!freed_memory_is_kept()) CHECK(resident() - pages <= 16);
   CHECK(counts().greenlets == before.greenlets);
   CHECK(counts().stacks == before.stacks);
 }
@@ -319,4 +327,24 @@ TEST_CASE("77: one that its thread's exit unwound can be given no live parent, a
   CHECK(error_of([&] { unstarted.switch_to(); }) == errc::thread_exited);
   unstarted.set_parent(current());
   CHECK(unstarted.switch_to().get<int>() == 6);
+}
+
+TEST_CASE("74, 109: a callable's destructor that has switched away goes on when the last handle goes; nothing is thrown there") {
+  events log;
+  struct leaver {
+    events* log;
+    explicit leaver(events& l) : log(&l) {}
+    leaver(leaver&& other) noexcept : log(std::exchange(other.log, nullptr)) {}
+    ~leaver() {
+      if (!log) return;
+      log->push_back("leaves");
+      switch_to_parent();
+      log->push_back("goes on");
+    }
+  };
+  greenlet g([l = leaver(log)] { return 1; });
+  CHECK(!g.switch_to().has_value());
+  CHECK(bool(g));
+  g = greenlet();
+  CHECK(log == events{"leaves", "goes on"});
 }

@@ -33,8 +33,14 @@ enum class greenlet_state {
 /// thread it is handed to its own, which does so at its next entry into the library.
 ///
 /// Two threads may use two handles to one greenlet; one handle object is not synchronised.
-/// "Switches: no" below means that no other greenlet runs meanwhile; where a function may unwind
-/// greenlets whose last handle has gone elsewhere, it says "may unwind".
+/// "Switches: no" below means that no other greenlet runs meanwhile. "May unwind" means that the
+/// function first unwinds greenlets of this thread whose last handle has gone on another; like a
+/// switch, it then throws what has been thrown into the running greenlet while that was in a
+/// destructor that dropped a handle, out of which nothing could be thrown.
+///
+/// A destructor may switch. While it is away, nobody should throw into its greenlet: C++ ends the
+/// process when an exception leaves a destructor. The library itself does not do so to a greenlet
+/// that is being unwound.
 class GREENLET_API greenlet {
  public:
   /// Refers to no greenlet.
@@ -112,7 +118,8 @@ class GREENLET_API greenlet {
   /// it without running. What the greenlet does not catch goes to its parent. A dead one passes it
   /// on to its nearest ancestor that is not dead; a greenlet_exit as a value.
   ///
-  /// Switches: yes. Thread: the greenlet's own. Throws: as switch_to().
+  /// Switches: yes. Thread: the greenlet's own. Throws: as switch_to(); error(wrong_arguments) for a
+  /// null exception_ptr.
   template <class E>
   value throw_in(E&& object) const {
     // In a statement of its own: a by-value parameter lives to the end of the full expression, and a
@@ -130,7 +137,7 @@ class GREENLET_API greenlet {
 
   /// Gives an unstarted greenlet what it is to run, in place of what it had.
   /// Switches: no, unless the old callable's destructor does. Thread: any, but not two at once.
-  /// Throws: error (empty_handle, already_started), std::bad_alloc.
+  /// Throws: error (empty_handle, already_started), std::bad_alloc, what moving `run` throws.
   template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   void set_run(F&& run) const {
     detail::set_run(*this, detail::make_closure(std::forward<F>(run)));
@@ -146,7 +153,8 @@ class GREENLET_API greenlet {
   /// Gives it another parent. While unstarted: one of any thread, even of one that has exited (the
   /// switch will tell). Once started: one of its own thread.
   /// Switches: may unwind the old parent. Thread: any while unstarted, then the greenlet's own.
-  /// Throws: error (empty_handle, main_parent, cyclic_parent, parent_thread, different_thread).
+  /// Throws: error (empty_handle, main_parent, cyclic_parent, parent_thread, different_thread,
+  /// thread_exited).
   void set_parent(const greenlet& p) const;
 
   // The predicates never change anything and may be called from any thread; from another thread
