@@ -54,17 +54,15 @@ stopped() {
   [ "$status" -eq "$1" ] || fail "echod: exit status $status, expected $1"
   last=$(tail -n 1 "$work/rest")
   echo "$last" | grep -Eq '^served [0-9]+ connections, [0-9]+ bytes, [0-9]+ switches$' || fail "last line: $last"
-  [ ! -s "$work/daemon.err" ] || { fail 'echod complained:'; cat "$work/daemon.err"; }
+  # AddressSanitizer says once that it knows swapcontext only so well.
+  ! grep -v '^==[0-9]*==WARNING: ASan' "$work/daemon.err" || fail 'echod complained'
 }
 
-# wait_for_connections N: until the daemon has so many descriptors more than $idle.
+# wait_for_connections N: until the daemon has so many descriptors more than $idle; or until the
+# client has ended already.
 count_descriptors() { set -- /proc/"$daemon"/fd/*; descriptors=$#; }
 wait_for_connections() {
-  tries=0
-  while count_descriptors; [ "$descriptors" -lt $((idle + $1)) ]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 100000 ] || { fail "load did not connect"; return; }
-  done
+  while [ -e /proc/"$client"/fd/0 ] && count_descriptors && [ "$descriptors" -lt $((idle + $1)) ]; do :; done
 }
 
 

@@ -4,9 +4,13 @@
 // goes, and it must be unwound at once.
 #include "testing.hpp"
 
+#include <exception>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
+#include <thread>
 
 using namespace greenlets;
 using testing::events;
@@ -55,6 +59,182 @@ void by_value(greenlet g) { g.switch_to(); }
 greenlet parent_of_current() { return current().parent(); }
 
 greenlet itself() { return current(); }
+
+struct about {
+  greenlet whom;
+};
+
+// Swallows what is thrown into it; sends and receives anything.
+greenlet peer_that_answers() {
+  greenlet g([](value first) {
+    for (value v = std::move(first);;) try {
+        v = main_greenlet().switch_to(std::move(v));
+      } catch (const about&) {
+      }
+  });
+  return g;
+}
+
+// Starts `f` in a greenlet, which is to leave it suspended; drops all that is outside, and says
+// whether the greenlet was unwound at once.
+bool unwound_at_once(void (*f)()) {
+  bool destroyed = false;
+  greenlet g([&] {
+    const auto note = testing::at_end([&] { destroyed = true; });
+    f();
+  });
+  try {
+    g.switch_to();
+  } catch (const about&) {
+  }
+  CHECK(g.state() == greenlet_state::suspended);
+  CHECK_FALSE(destroyed);
+  const weak_greenlet weak = g;
+  g = greenlet();
+  const bool result = destroyed && weak.expired();
+  if (!destroyed) weak.lock().throw_in();
+  return result;
+}
+
+struct idiom {
+  std::string name;
+  void (*run)();
+};
+
+// Some that need more than a line.
+const idiom idioms[] = {
+    {"a weak handle to itself",
+     [] {
+       const weak_greenlet me = current();
+       switch_to_parent();
+       CHECK_FALSE(me.expired());
+     }},
+    {"its own handle in a temporary of an earlier expression",
+     [] {
+       const std::uint64_t id = greenlet(current()).id();
+       switch_to_parent(id);
+     }},
+    {"its own handle passed by value, and returned",
+     [] {
+       const auto take = [](greenlet g) { return g.id(); };
+       const auto give = [] { return greenlet(current()); };
+       CHECK(take(current()) == give().id());
+       take(give());
+       switch_to_parent();
+     }},
+    {"its own handle sent as a temporary", [] { switch_to_parent(greenlet(current())); }},
+    {"its own handle sent among others", [] { switch_to_parent(1, current(), greenlet(current())); }},
+    {"its own handle sent in what must be boxed",
+     [] {
+       struct big {
+         greenlet whom;
+         char room[200];
+       };
+       switch_to_parent(big{current(), {}});
+     }},
+    {"its own handle sent in a value", [] { switch_to_parent(value(current())); }},
+    {"its own handle thrown into main by an exception_ptr",
+     [] {
+       // In one expression the copy that std::make_exception_ptr takes would live as long as the switch.
+       std::exception_ptr e = std::make_exception_ptr(about{current()});
+       main_greenlet().throw_in(std::move(e));
+     }},
+    {"an exception thrown and caught that held its handle",
+     [] {
+       try {
+         throw about{current()};
+       } catch (const about& a) {
+         CHECK(a.whom == current());
+       }
+       switch_to_parent();
+     }},
+    {"a value received and dropped",
+     [] {
+       const greenlet peer = peer_that_answers();
+       peer.set_parent(main_greenlet());  // else a child of ours on our own stack: see below
+       peer.switch_to(current());
+     }},
+    {"set_parent to what it has already",
+     [] {
+       current().set_parent(current().parent());
+       switch_to_parent();
+     }},
+    {"state, name and hash of itself",
+     [] {
+       current().set_name(std::string("hash ") + std::to_string(std::hash<greenlet>()(current())));
+       std::map<std::string, bool> asked{{current().name(), current().dead()}};
+       switch_to_parent();
+     }},
+    {"a child that has finished, its handle gone",
+     [] {
+       greenlet([] {}).switch_to();
+       greenlet([] { throw greenlet_exit(); }).switch_to();
+       switch_to_parent();
+     }},
+    {"a child that was killed",
+     [] {
+       greenlet child([] { switch_to_parent(); });
+       child.switch_to();
+       child = greenlet();
+       switch_to_parent();
+     }},
+    {"a child that has thrown",
+     [] {
+       try {
+         greenlet([] { throw about{current()}; }).switch_to();
+       } catch (const about& a) {
+         CHECK(a.whom.dead());
+       }
+       switch_to_parent();
+     }},
+    {"a refused switch",
+     [] {
+       CHECK(testing::error_of([] { greenlet(attributes()).switch_to(current()); }) == errc::no_run);
+       CHECK(testing::error_of([] { greenlet().throw_in(about{current()}); }) == errc::empty_handle);
+       switch_to_parent();
+     }},
+    {"a switch to itself with its own handle",
+     [] {
+       current().switch_to(current());
+       switch_to_parent();
+     }},
+    {"a throw at itself with its own handle",
+     [] {
+       try {
+         current().throw_in(about{current()});
+       } catch (const about&) {
+       }
+       switch_to_parent();
+     }},
+    {"the first switch after another thread has dropped something",
+     [] {
+       greenlet other([] { main_greenlet().switch_to(); }, main_greenlet());
+       other.switch_to();
+       std::thread([mine = std::move(other)]() mutable { mine = greenlet(); }).join();
+       current().parent().switch_to(current());
+     }},
+    {"a greenlet-to-greenlet switch on that path",
+     [] {
+       const greenlet peer = peer_that_answers();
+       peer.set_parent(main_greenlet());
+       greenlet other([] { main_greenlet().switch_to(); }, main_greenlet());
+       other.switch_to();
+       std::thread([mine = std::move(other)]() mutable { mine = greenlet(); }).join();
+       peer.switch_to(current());
+     }},
+    {"a throw at an unstarted one, whose exception goes on to main",
+     [] {
+       const greenlet unstarted([] {}, main_greenlet());
+       unstarted.throw_in(about{current()});
+     }},
+    {"suspended in a handler", [] {
+       try {
+         throw 1;
+       } catch (int) {
+         current().parent().switch_to();
+       }
+     }},
+};
 
 }  // namespace
 
@@ -226,4 +406,183 @@ TEST_CASE("109: containers of handles unwind their greenlets as they go") {
   CHECK(log.size() == 40);
   all.assign(10, greenlet());
   CHECK(log.size() == 100);
+}
+
+TEST_CASE("109: after none of these idioms is a greenlet kept by its own stack") {
+  for (const idiom& i : idioms) {
+    CAPTURE(i.name);
+    CHECK(unwound_at_once(i.run));
+  }
+}
+
+TEST_CASE("109: its own handle as what it is started with, taken by value and given away") {
+  bool destroyed = false;
+  greenlet g([&](greenlet me, int) {
+    const auto note = testing::at_end([&] { destroyed = true; });
+    CHECK(me == current());
+    me = greenlet();
+    switch_to_parent();
+  });
+  g.switch_to(g, 1);
+  g = greenlet();
+  CHECK(destroyed);
+}
+
+TEST_CASE("109: its own handle thrown into it, and the handler left") {
+  bool destroyed = false;
+  greenlet g([&] {
+    const auto note = testing::at_end([&] { destroyed = true; });
+    for (;;) try {
+        switch_to_parent();
+      } catch (const about&) {
+      }
+  });
+  g.switch_to();
+  g.throw_in(about{g});
+  g.throw_in(std::make_exception_ptr(about{g}));
+  g = greenlet();
+  CHECK(destroyed);
+}
+
+TEST_CASE("109: a greenlet's only handle is reset by the greenlet that it switched to") {
+  bool destroyed = false;
+  greenlet first;
+  greenlet second([&] {
+    first = greenlet();  // suspended in the switch that came here
+    CHECK(destroyed);
+    main_greenlet().switch_to(1);
+  });
+  first = greenlet([&] {
+    const auto note = testing::at_end([&] { destroyed = true; });
+    second.switch_to();
+  });
+  CHECK(first.switch_to().get<int>() == 1);
+  CHECK(destroyed);
+}
+
+TEST_CASE("24, 109: the handle through which a switch is pending may be overwritten by its target") {
+  events log;
+  greenlet target;
+  greenlet switcher([&] {
+    testing::noting n{log, "switcher"};
+    target.switch_to();
+    log.push_back("not reached");
+  });
+  target = greenlet([&] {
+    testing::noting n{log, "target"};
+    target = std::move(switcher);  // the running one's last handle goes, and the switcher's has moved
+    log.push_back("overwritten");
+    main_greenlet().switch_to();
+    log.push_back("not reached");
+  });
+  switcher.switch_to();
+  // The target was left, and so unwound; its end came to where it was left for: main.
+  CHECK(log == events{"overwritten", "~target"});
+  CHECK(target.state() == greenlet_state::suspended);
+  target = greenlet();
+  CHECK(log == events{"overwritten", "~target", "~switcher"});
+}
+
+TEST_CASE("24: a temporary handle's greenlet runs to its end although the temporary was all there was") {
+  events log;
+  CHECK(greenlet([&] {
+          const testing::noting n{log, "g"};
+          return 5;
+        }).switch_to().get<int>() == 5);
+  CHECK(log == events{"~g"});
+  // And suspended it goes with the temporary, at the end of the expression.
+  greenlet([&] {
+    const testing::noting n{log, "h"};
+    switch_to_parent();
+  }).switch_to();
+  CHECK(log == events{"~g", "~h"});
+}
+
+TEST_CASE("111: a greenlet that waits for its victim's end has the victim for its only keeper, and goes on") {
+  //   main            killer           victim
+  //   starts killer
+  //                   drops victim
+  //                                    to main
+  //   drops killer: the victim's parent link holds it
+  //   to victim
+  //                                    ends
+  //                   goes on, to main
+  //   drops victim, whose parent link was the last
+  //                   unwound
+  events log;
+  greenlet victim_kept;
+  greenlet killer([&] {
+    testing::noting n{log, "killer"};
+    greenlet victim([&] {
+      testing::noting v{log, "victim"};
+      try {
+        switch_to_parent();
+      } catch (const greenlet_exit&) {
+        victim_kept = current();
+        main_greenlet().switch_to();
+      }
+    });
+    victim.switch_to();
+    victim = greenlet();
+    log.push_back("killer goes on");
+    switch_to_parent();
+    log.push_back("not reached");
+  });
+  killer.switch_to();
+  killer = greenlet();
+  CHECK(log.empty());
+  victim_kept.switch_to();
+  CHECK(log == events{"~victim", "killer goes on"});
+  victim_kept = greenlet();
+  CHECK(log == events{"~victim", "killer goes on", "~killer"});
+}
+
+// What the user puts on a greenlet's own stack counts. These are cycles, as a std::shared_ptr to
+// oneself is one: only the thread's exit (or a garbage collector) ends them.
+TEST_CASE("187: a counted handle to itself, or to a child, in a suspended greenlet's frame keeps it until the thread's exit") {
+  events log;
+  const auto kept_by = [&](const std::string& name, std::function<void()> run) {
+    std::thread([&] {
+      greenlet g([&] {
+        testing::noting n{log, name};
+        run();
+      });
+      g.switch_to();
+      const weak_greenlet weak = g;
+      g = greenlet();
+      CHECK(log.empty());
+      CHECK_FALSE(weak.expired());
+      CHECK(weak.lock().state() == greenlet_state::suspended);
+    }).join();
+    CHECK(log == events{"~" + name});
+    log.clear();
+  };
+  kept_by("a copy of current()", [] {
+    const greenlet me = current();
+    switch_to_parent();
+  });
+  kept_by("auto", [] {
+    auto me = current();
+    switch_to_parent();
+  });
+  kept_by("a child, whose parent it is", [] {
+    const greenlet child([] {});
+    switch_to_parent();
+  });
+  kept_by("a child for which it waits", [] {
+    greenlet([] { main_greenlet().switch_to(); }).switch_to();
+  });
+}
+
+TEST_CASE("83: a child on the stack is no cycle once it has another parent") {
+  bool destroyed = false;
+  greenlet g([&] {
+    const auto note = testing::at_end([&] { destroyed = true; });
+    const greenlet child([] { switch_to_parent(); }, main_greenlet());
+    child.set_parent(main_greenlet());
+    switch_to_parent();
+  });
+  g.switch_to();
+  g = greenlet();
+  CHECK(destroyed);
 }

@@ -32,6 +32,10 @@ enum class greenlet_state {
 /// the code that dropped the handle, so that the destructors of its stack run. Dropped on another
 /// thread it is handed to its own, which does so at its next entry into the library.
 ///
+/// A child keeps its parent, as a handle would. So a greenlet on whose stack there is a handle to a
+/// child of its own, the usual parent of what it makes, keeps itself: it ends when it is thrown at,
+/// when that handle goes, or with its thread; not when its last handle elsewhere goes.
+///
 /// Two threads may use two handles to one greenlet; one handle object is not synchronised.
 /// "Switches: no" below means that no other greenlet runs meanwhile. "May unwind" means that the
 /// function first unwinds greenlets of this thread whose last handle has gone on another; like a
