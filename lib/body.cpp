@@ -48,10 +48,15 @@ bool let_go(body* b) noexcept {
   thread_record* const owner = b->thread();
   thread_record* const here = this_thread_if_any();
   if (owner != here) {
-    if (!owner->dropped.push(b)) return true;  // the owner has exited: it is dead by now
-    owner->raise(attention::dropped);
-    owner->wake();
-    return false;
+    // Once pushed, `b` may be gone at any moment, and its owner may exit: the record must stay for us.
+    ref(*owner);
+    const bool pushed = owner->dropped.push(b);
+    if (pushed) {
+      owner->raise(attention::dropped);
+      owner->wake();
+    }
+    unref(*owner);
+    return !pushed;  // if not, the owner has exited: it is dead by now
   }
   if (here->running() == b) {
     b->orphan = true;

@@ -33,6 +33,7 @@
 #endif
 #ifdef GREENLET_TSAN
 #include <sanitizer/tsan_interface.h>
+extern "C" void __sanitizer_syscall_pre_impl_close(long fd);
 #endif
 #ifdef HAVE_VALGRIND_VALGRIND_H
 #include <valgrind/valgrind.h>
@@ -114,6 +115,14 @@ inline void arrive([[maybe_unused]] fiber& self) noexcept {
   void* fake_stack = self.fake_stack;
   self.fake_stack = nullptr;
   __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+#endif
+}
+
+// A library that is not instrumented is about to close this with a system call of its own. Another
+// thread may get the number at once, which without this would look like a race.
+inline void closes([[maybe_unused]] int fd) noexcept {
+#ifdef GREENLET_TSAN
+  __sanitizer_syscall_pre_impl_close(fd);
 #endif
 }
 

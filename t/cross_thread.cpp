@@ -82,7 +82,7 @@ class gate {
 
 }  // namespace
 
-TEST_CASE("10, 11, 102: switch and throw at any greenlet of another thread are refused") {
+TEST_CASE("102: switch and throw at any greenlet of another thread are refused") {
   helper other;
   greenlet main, running, suspended, dead, unstarted, grandchild;
   std::string resumed;
@@ -235,7 +235,7 @@ TEST_CASE("105: a refused switch changes nothing, and what was sent is destroyed
   CHECK(sent.expired());
 }
 
-TEST_CASE("12, 14, 106: refused values never reach a greenlet that its own thread is switching to") {
+TEST_CASE("106: refused values never reach a greenlet that its own thread is switching to") {
   constexpr int turns = 2000, intruders = 4;
   greenlet adder([](int n) {
     for (;;) n = switch_to_parent(n + 1).get<int>();
@@ -302,7 +302,7 @@ TEST_CASE("107: what is allowed from another thread, at any time") {
   CHECK(unstarted.switch_to().get<int>() == 2);
 }
 
-TEST_CASE("10, 53: of two threads that start one greenlet at once, one does and the other is refused") {
+TEST_CASE("56, 103: of two threads that start one greenlet at once, one does and the other is refused") {
   for (int round = 0; round < 300; ++round) {
     std::atomic<int> ran{0}, started{0}, refused{0}, wrong{0};
     const greenlet g([&ran] {
@@ -334,7 +334,7 @@ TEST_CASE("10, 53: of two threads that start one greenlet at once, one does and 
   }
 }
 
-TEST_CASE("12, 14, 15, 108: sixteen threads make greenlets and exit while sixteen others try to switch to them") {
+TEST_CASE("108: sixteen threads make greenlets and exit while sixteen others try to switch to them") {
   constexpr int makers = 16, tryers = 16, each = 12;
   std::mutex mutex;
   std::vector<greenlet> published;

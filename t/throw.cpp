@@ -422,10 +422,10 @@ TEST_CASE("94: an ancestor with nothing to run does not stop what is under way: 
   CHECK(g.dead());
 }
 
-TEST_CASE("94: a hundred thousand unstarted ancestors are consumed without recursion") {
+TEST_CASE("94: twenty thousand unstarted ancestors are consumed without recursion") {
   std::vector<greenlet> chain;
-  chain.reserve(100'000);
-  for (int i = 0; i < 100'000; ++i)
+  chain.reserve(20'000);
+  for (int i = 0; i < 20'000; ++i)
     chain.push_back(chain.empty() ? greenlet([] {}) : greenlet([] {}, chain.back()));
   CHECK_THROWS_AS(chain.back().throw_in(oops{1}), oops);
   CHECK(chain.front().dead());
@@ -461,7 +461,7 @@ TEST_CASE("95: the thread is checked as a switch's is; an error takes the place 
   CHECK(caught == "oops");
 }
 
-TEST_CASE("31: an exception_ptr held by the greenlet that it was thrown into, which it refers to, is no cycle for ever") {
+TEST_CASE("87: an exception held by the greenlet that it was thrown into, which it refers to, is no cycle for ever") {
   // The thrown object holds a handle to the greenlet that keeps it suspended in its handler: while
   // it handles it, yes; once it has ended, no.
   struct about {

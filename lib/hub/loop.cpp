@@ -3,6 +3,7 @@
 #include "loop.hpp"
 
 #include "poller.hpp"
+#include "sanitizer.hpp"
 
 #include <cxxabi.h>
 #include <system_error>
@@ -190,6 +191,8 @@ void loop::close() noexcept {
       nullptr);
   while (uv_run(&uv_, UV_RUN_DEFAULT) != 0) {
   }
+  for (int fd : {uv_.backend_fd, uv_.async_io_watcher.fd, uv_.signal_pipefd[0], uv_.signal_pipefd[1]})
+    greenlets::detail::sanitizer::closes(fd);
   uv_loop_close(&uv_);
 }
 
