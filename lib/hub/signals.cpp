@@ -10,7 +10,8 @@
 
 namespace greenlets::hub {
 
-struct signals::state {
+// Hidden, though a member of an exported class.
+struct __attribute__((visibility("hidden"))) signals::state {
   detail::loop_ref home;
   std::vector<uv_signal_t*> handles;
   std::deque<int> caught;
