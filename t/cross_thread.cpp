@@ -5,16 +5,20 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <future>
 #include <memory>
 #include <mutex>
+#include <pthread.h>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 using namespace greenlets;
 using testing::error_from;
-using testing::events;
 using testing::names;
 
 namespace {

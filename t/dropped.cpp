@@ -5,12 +5,13 @@
 
 #include <atomic>
 #include <exception>
-#include <functional>
-#include <memory>
 #include <mutex>
 #include <random>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 using namespace greenlets;
 using testing::events;

@@ -5,11 +5,15 @@
 
 #include <array>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <random>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 using namespace greenlets;
 using testing::events;

@@ -10,9 +10,13 @@
 #include <cstdlib>
 #include <cxxabi.h>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <pthread.h>
+#include <string>
+#include <utility>
+#include <vector>
 
 using namespace greenlets;
 using testing::events;

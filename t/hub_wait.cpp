@@ -244,7 +244,7 @@ TEST_CASE("what the hub's own greenlet calls cannot wait") {
   errc found{};
   int caught = 0;
   auto [in, out] = socket_pair();
-  auto t = hub::spawn([&, &in = in, end = at_end([&, &in = in] {  // destroyed unstarted, by the hub
+  auto t = hub::spawn([&, end = at_end([&, &in = in] {  // destroyed unstarted, by the hub
                              char c;
                              const std::function<void()> waits[] = {[] { hub::yield(); },
                                                                     [] { hub::sleep_for(hours(1)); },

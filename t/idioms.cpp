@@ -4,13 +4,16 @@
 // goes, and it must be unwound at once.
 #include "testing.hpp"
 
+#include <cstdio>
 #include <exception>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
-#include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 using namespace greenlets;
 using testing::events;

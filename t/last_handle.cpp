@@ -5,14 +5,13 @@
 
 #include <memory>
 #include <optional>
-#include <stdexcept>
-#include <thread>
+#include <string>
+#include <utility>
 #include <vector>
 
 using namespace greenlets;
 using testing::events;
 using testing::noting;
-using testing::unraisables;
 
 namespace {
 

@@ -2,11 +2,14 @@
 // The predicates of a handle: what they say in each state, and that they change nothing.
 #include "testing.hpp"
 
+#include <functional>
 #include <future>
 #include <memory>
 #include <thread>
 #include <type_traits>
 #include <unordered_set>
+#include <utility>
+#include <vector>
 
 using namespace greenlets;
 using testing::error_from;

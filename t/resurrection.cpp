@@ -3,10 +3,11 @@
 // something else.
 #include "testing.hpp"
 
-#include <memory>
-#include <optional>
+#include <exception>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 using namespace greenlets;

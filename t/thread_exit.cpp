@@ -5,15 +5,18 @@
 
 #include <algorithm>
 #include <array>
-#include <future>
+#include <exception>
+#include <functional>
+#include <memory>
 #include <pthread.h>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <vector>
 
 using namespace greenlets;
 using testing::error_from;
 using testing::events;
-using testing::names;
 using testing::noting;
 using testing::unraisables;
 

@@ -2,11 +2,13 @@
 // throw_in(): where a thrown object appears, and where it goes when nobody catches it there.
 #include "testing.hpp"
 
-#include <memory>
+#include <exception>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 using namespace greenlets;
 using testing::error_from;

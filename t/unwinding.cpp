@@ -3,13 +3,10 @@
 // copies and handlers, std::uncaught_exceptions() is the running greenlet's own.
 #include "testing.hpp"
 
-#include <array>
 #include <exception>
-#include <future>
-#include <memory>
-#include <random>
-#include <stdexcept>
-#include <thread>
+#include <string>
+#include <utility>
+#include <vector>
 
 using namespace greenlets;
 using testing::events;
