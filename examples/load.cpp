@@ -50,7 +50,7 @@ unsigned number(const std::string& option, const char* text, unsigned least, uns
 
 options parse(char** arguments) {
   options o;
-  for (++arguments; *arguments; ++arguments) {
+  while (*++arguments) {
     const std::string name = *arguments;
     if (name == "--help") {
       std::fputs(usage, stdout);
