@@ -109,8 +109,8 @@ REGISTER_LISTENER("in_main_thread", 0, in_main_thread);
 
 }  // namespace
 
-// ThreadSanitizer's pthread_exit interceptor cannot work on a fiber's stack: it aborts with a failed
-// CHECK in its own code. Cancellation goes the same way. What needs neither is at the end.
+// ThreadSanitizer's pthread_exit cannot work on a fiber's stack: it aborts with a failed CHECK in its
+// own code. Cancellation, and pthread_exit on the thread's own stack, it can do: those are at the end.
 #ifndef T_TSAN
 
 TEST_CASE("167: pthread_exit in a greenlet ends its thread: that greenlet, main, then the suspended") {
@@ -174,20 +174,6 @@ TEST_CASE("167: when the only handle lies on main's stack the forced unwind of m
   CHECK(value == told);
   // The local handles go before main's own frame notes anything: a kill in the middle of a forced unwind.
   CHECK(log == events{"g forced", "~g", "suspended exit", "~suspended", "main forced", "~main"});
-}
-
-TEST_CASE("167: pthread_exit in main of a thread whose greenlets are suspended") {
-  events log;
-  greenlet kept;
-  void* const value = exit_value_of([&]() -> void* {
-    kept = greenlet([&] { frame{log, "kept"}.run([] { switch_to_parent(); }); });
-    kept.switch_to();
-    frame{log, "main"}.run([&] { pthread_exit(told); });
-    return nullptr;
-  });
-  CHECK(value == told);
-  CHECK(log == events{"main forced", "~main", "kept thread_exit", "~kept"});
-  CHECK(kept.dead());
 }
 
 TEST_CASE("167: pthread_exit in a handler in a greenlet while main handles an exception too") {
@@ -377,6 +363,98 @@ TEST_CASE("167: the callable of the greenlet that called pthread_exit, and what 
   CHECK(sent.use_count() == 1);
 }
 
+TEST_CASE("167: C cleanup handlers run too, innermost first") {
+  events log;
+  const auto clean = [](void* l) { static_cast<events*>(l)->push_back("cleanup"); };
+  void* const value = exit_value_of([&]() -> void* {
+    pthread_cleanup_push(+clean, &log);
+    greenlet g([&] {
+      noting n{log, "g"};
+      pthread_cleanup_push(+clean, &log);
+      pthread_exit(told);
+      pthread_cleanup_pop(0);
+    });
+    noting n{log, "main"};
+    g.switch_to();
+    pthread_cleanup_pop(0);
+    return nullptr;
+  });
+  CHECK(value == told);
+  CHECK(log == events{"cleanup", "~g", "~main", "cleanup"});
+}
+
+TEST_CASE("167: swallowing a forced unwind in a greenlet aborts, as it does in any thread") {
+  const testing::child c = testing::in_child([] {
+    greenlet g([] {
+      try {
+        pthread_exit(nullptr);
+      } catch (...) {
+      }
+    });
+    g.switch_to();
+  });
+  CHECK(WIFSIGNALED(c.status));
+  CHECK(WTERMSIG(c.status) == SIGABRT);
+  CHECK(c.output.find("exception not rethrown") != std::string::npos);
+}
+
+TEST_CASE("208: pthread_exit in a greenlet of the process's main thread; the others go on, the process ends with 0") {
+  const testing::child c = testing::in_child([] {
+    char self[4096] = "";
+    REQUIRE(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    setenv(in_main_thread::variable, "1", 1);
+    setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // main's stack is gone, with what doctest had there
+    execl(self, self, static_cast<char*>(nullptr));
+  });
+  CHECK(WIFEXITED(c.status));
+  CHECK(WEXITSTATUS(c.status) == 0);
+  CHECK(c.output.find("g\nmain\nsuspended\nthe other thread goes on\n") != std::string::npos);
+}
+
+TEST_CASE("167: threads that end by force in greenlets, many times, leave nothing") {
+  for (int n = 0; n < 200; ++n) {
+    int destroyed = 0;
+    struct counting {
+      int& n;
+      ~counting() { ++n; }
+    };
+    void* const value = exit_value_of([&]() -> void* {
+      counting c{destroyed};
+      std::vector<greenlet> some;
+      for (int i = 0; i < 4; ++i) {
+        some.emplace_back([&] {
+          counting inside{destroyed};
+          switch_to_parent();
+        });
+        some.back().switch_to();
+      }
+      greenlet([&] {
+        counting inside{destroyed};
+        pthread_exit(told);
+      }).switch_to();
+      return nullptr;
+    });
+    CHECK(value == told);
+    CHECK(destroyed == 6);
+  }
+}
+
+#endif
+
+TEST_CASE("167: pthread_exit in main of a thread whose greenlets are suspended") {
+  events log;
+  greenlet kept;
+  void* const value = exit_value_of([&]() -> void* {
+    kept = greenlet([&] { frame{log, "kept"}.run([] { switch_to_parent(); }); });
+    kept.switch_to();
+    frame{log, "main"}.run([&] { pthread_exit(told); });
+    return nullptr;
+  });
+  CHECK(value == told);
+  CHECK(log == events{"main forced", "~main", "kept thread_exit", "~kept"});
+  CHECK(kept.dead());
+}
+
 TEST_CASE("167: pthread_cancel reaches a thread that waits in a greenlet") {
   events log;
   std::promise<void> ready;
@@ -482,84 +560,6 @@ TEST_CASE("167: the library's own functions are no cancellation points") {
   CHECK(value == PTHREAD_CANCELED);
   CHECK(log.back() == "not cancelled");
 }
-
-TEST_CASE("167: C cleanup handlers run too, innermost first") {
-  events log;
-  const auto clean = [](void* l) { static_cast<events*>(l)->push_back("cleanup"); };
-  void* const value = exit_value_of([&]() -> void* {
-    pthread_cleanup_push(+clean, &log);
-    greenlet g([&] {
-      noting n{log, "g"};
-      pthread_cleanup_push(+clean, &log);
-      pthread_exit(told);
-      pthread_cleanup_pop(0);
-    });
-    noting n{log, "main"};
-    g.switch_to();
-    pthread_cleanup_pop(0);
-    return nullptr;
-  });
-  CHECK(value == told);
-  CHECK(log == events{"cleanup", "~g", "~main", "cleanup"});
-}
-
-TEST_CASE("167: swallowing a forced unwind in a greenlet aborts, as it does in any thread") {
-  const testing::child c = testing::in_child([] {
-    greenlet g([] {
-      try {
-        pthread_exit(nullptr);
-      } catch (...) {
-      }
-    });
-    g.switch_to();
-  });
-  CHECK(WIFSIGNALED(c.status));
-  CHECK(WTERMSIG(c.status) == SIGABRT);
-  CHECK(c.output.find("exception not rethrown") != std::string::npos);
-}
-
-TEST_CASE("208: pthread_exit in a greenlet of the process's main thread; the others go on, the process ends with 0") {
-  const testing::child c = testing::in_child([] {
-    char self[4096] = "";
-    REQUIRE(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
-    setenv(in_main_thread::variable, "1", 1);
-    setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // main's stack is gone, with what doctest had there
-    execl(self, self, static_cast<char*>(nullptr));
-  });
-  CHECK(WIFEXITED(c.status));
-  CHECK(WEXITSTATUS(c.status) == 0);
-  CHECK(c.output.find("g\nmain\nsuspended\nthe other thread goes on\n") != std::string::npos);
-}
-
-TEST_CASE("167: threads that end by force in greenlets, many times, leave nothing") {
-  for (int n = 0; n < 200; ++n) {
-    int destroyed = 0;
-    struct counting {
-      int& n;
-      ~counting() { ++n; }
-    };
-    void* const value = exit_value_of([&]() -> void* {
-      counting c{destroyed};
-      std::vector<greenlet> some;
-      for (int i = 0; i < 4; ++i) {
-        some.emplace_back([&] {
-          counting inside{destroyed};
-          switch_to_parent();
-        });
-        some.back().switch_to();
-      }
-      greenlet([&] {
-        counting inside{destroyed};
-        pthread_exit(told);
-      }).switch_to();
-      return nullptr;
-    });
-    CHECK(value == told);
-    CHECK(destroyed == 6);
-  }
-}
-
-#endif
 
 TEST_CASE("2: greenlet_exit is not taken for a forced unwind, nor for a std::exception") {
   events log;

@@ -26,11 +26,11 @@ struct io_result {
   explicit operator bool() const noexcept { return !error && !end_; }
   /// The other side will send nothing more.
   bool end() const noexcept { return end_; }
-  bool timed_out() const noexcept { return error == std::errc::timed_out; }
+  bool timed_out() const noexcept { return is(std::errc::timed_out); }
   /// The other side has gone without saying good-bye.
-  bool reset() const noexcept { return error == std::errc::connection_reset || error == std::errc::broken_pipe; }
+  bool reset() const noexcept { return is(std::errc::connection_reset) || is(std::errc::broken_pipe); }
   /// The descriptor was closed here, by another greenlet, while this one waited, or before.
-  bool closed() const noexcept { return error == std::errc::operation_canceled; }
+  bool closed() const noexcept { return is(std::errc::operation_canceled); }
 
   static io_result at_end(std::size_t moved) noexcept {
     io_result r;
@@ -45,6 +45,10 @@ struct io_result {
   static io_result done(std::size_t moved) noexcept { return {moved, {}, false}; }
 
   bool end_ = false;
+
+ private:
+  // error == e would be two virtual calls.
+  bool is(std::errc e) const noexcept { return error.value() == static_cast<int>(e); }
 };
 
 /// What to wait for.
