@@ -34,9 +34,13 @@ body* route(thread_record& t, body* b, parcel& p, sender by) {
     try {
       if (!committed || !b->dead()) check_thread(t, b);
       if (b->is(life::active)) {
+        if (b->thread() != &t) continue;  // unstarted when it was checked; another thread has taken it since
         if (b != self || by == sender::caller) return b;
       } else if (b->is(life::unstarted)) {
-        if (!b->self.has_run()) throw error(errc::no_run, "the greenlet has nothing to run", "  " + describe(b));
+        if (!b->self.has_run()) {
+          if (!b->is(life::unstarted)) continue;
+          throw error(errc::no_run, "the greenlet has nothing to run", "  " + describe(b));
+        }
         if (!p.thrown) {
           start(t, b, as_of);
           return b;
