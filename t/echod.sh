@@ -62,7 +62,7 @@ stopped() {
 # client has ended already.
 count_descriptors() { set -- /proc/"$daemon"/fd/*; descriptors=$#; }
 wait_for_connections() {
-  while [ -e /proc/"$client"/fd/0 ] && count_descriptors && [ "$descriptors" -lt $((idle + $1)) ]; do :; done
+  while [ -e /proc/"$client"/fd/1 ] && count_descriptors && [ "$descriptors" -lt $((idle + $1)) ]; do :; done
 }
 
 
