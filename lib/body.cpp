@@ -24,6 +24,11 @@ body::~body() {
   ::new (static_cast<void*>(&self)) greenlet();  // it was not counted, so it must not drop
 }
 
+bool body::dead() const noexcept {
+  const life l = state.load(std::memory_order_acquire);
+  return l == life::finished || l == life::unwound || (l == life::active && thread()->exited.load(std::memory_order_acquire));
+}
+
 namespace {
 
 // Frees what a body holds, whose last strong reference has gone. Returns its parent, whose
@@ -31,8 +36,11 @@ namespace {
 // greenlets may be long.
 body* bury(body* b) noexcept {
   b->run = {};  // user code
+  b->unused_run = {};
   b->slot = {};
   b->held = nullptr;
+  b->special.reset();
+  if (b->delete_user_data) b->delete_user_data(b->user_data.load(std::memory_order_relaxed));
   b->name.reset();
   if (thread_record* t = b->thread()) unref(*t);
   body* parent = b->parent.exchange(nullptr, std::memory_order_relaxed);
@@ -62,6 +70,12 @@ bool let_go(body* b) noexcept {
     b->orphan = true;
     return false;
   }
+  if (here->wants(attention::in_hook)) {  // nobody can be switched to: as if another thread had dropped it
+    if (!here->dropped.push(b)) return true;
+    here->raise(attention::dropped);
+    return false;
+  }
+  const pinned pin(*here);
   unwind_one(*here, b, greenlet_exit::reason::last_handle);
   if (b->dead() || b->strong.load(std::memory_order_acquire) > 1) return true;
   // It has swallowed its exit and switched away, and nobody has kept it. Trying again might go on
@@ -78,7 +92,7 @@ void ref(body* b) noexcept { b->strong.fetch_add(1, std::memory_order_relaxed); 
 void unref(body* b) noexcept {
   while (b) {
     std::size_t count = b->strong.load(std::memory_order_acquire);
-    if (count == 1 && b->is(life::active)) {
+    if (count == 1 && b->is(life::active) && !b->dead()) {
       // Kept until we know: a weak handle must resolve while the greenlet is being unwound.
       if (!let_go(b)) return;
       continue;
@@ -94,14 +108,18 @@ void weak_unref(body* b) noexcept {
 }
 
 body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
-  thread_record& t = this_thread();
-  enter(t);
+  thread_record& t = entered();
   if (with && !with->parent().empty()) parent = &with->parent();
   const std::size_t stack_size = round_stack_size(with ? with->stack_size() : 0);
   std::shared_ptr<const std::string> name;
   if (with && !with->name().empty()) name = std::make_shared<const std::string>(with->name());
 
+  std::unique_ptr<specials> special;
+  if (with && (with->on_start_ || with->leave_ || with->enter_))
+    special.reset(new specials{with->on_start_, with->leave_, with->enter_, with->data_});
+
   auto* const made = new body(false);  // counted from here on, so nothing below may throw
+  made->special = std::move(special);
   made->stack_size = stack_size;
   made->own_fp_env = with && with->preserve_fp_env();
   made->name = std::move(name);

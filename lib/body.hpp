@@ -7,6 +7,7 @@
 #include "spinlock.hpp"
 #include "stack.hpp"
 
+#include <greenlet/attributes.hpp>
 #include <greenlet/detail/closure.hpp>
 #include <greenlet/handle.hpp>
 
@@ -30,6 +31,16 @@ namespace detail {
 
 struct thread_record;
 
+// What few greenlets have, and a switch looks at only behind the attention word.
+struct specials {
+  start_resolver on_start;       // gives what is to run, at the first start
+  switch_hook leave = nullptr;   // called with `data` when the greenlet is left
+  switch_hook enter = nullptr;   // ... and entered
+  void* data = nullptr;
+
+  bool hooked() const noexcept { return leave || enter; }
+};
+
 // There is no way back. Whether an active greenlet is the current one, its thread knows.
 enum class life : unsigned char { unstarted, active, finished, unwound };
 
@@ -39,6 +50,7 @@ struct body {
   std::atomic<thread_record*> owner{nullptr};  // set once, at the start; counted
   std::atomic<life> state{life::unstarted};
   bool orphan = false;     // its last handle went while it ran: the thread holds that reference until it is left
+  bool beginning = false;  // a callable that it will not run is being destroyed, before its function begins
   bool ending = false;     // its function is over, and what it ran is being destroyed
   bool abandoned = false;  // it refused to be killed: the thread holds the last reference until it is dead
   exception_state exceptions;               // while suspended
@@ -58,12 +70,16 @@ struct body {
   // --- Life and description.
   std::atomic<std::size_t> strong{1};
   std::atomic<std::size_t> weak{1};  // the strong ones together hold one
-  spinlock lock;                     // over parent, name, run, and the step from unstarted to active
+  body_lock lock;                    // over parent, name, run, user data, and the step from unstarted to active
   const bool main;
   bool own_fp_env = false;
   std::exception_ptr held;           // thrown into it while it could not throw: its next switch throws this
   std::size_t stack_size = default_stack_size;
   closure run;                       // until it finishes; no longer touched from outside once it has started
+  closure unused_run;                // what `on_start` gave something better than; goes before the run begins
+  std::unique_ptr<specials> special;
+  std::atomic<void*> user_data{nullptr};
+  void (*delete_user_data)(void*) = nullptr;
   std::shared_ptr<const std::string> name;
   const std::uint64_t id;
   greenlet self;                     // current()'s answer: not counted
@@ -74,10 +90,8 @@ struct body {
   body& operator=(const body&) = delete;
 
   bool is(life l) const noexcept { return state.load(std::memory_order_acquire) == l; }
-  bool dead() const noexcept {
-    const life l = state.load(std::memory_order_acquire);
-    return l == life::finished || l == life::unwound;
-  }
+  // Also when its thread does not exist in this process: fork() has not brought it along.
+  bool dead() const noexcept;
   thread_record* thread() const noexcept { return owner.load(std::memory_order_acquire); }
 };
 

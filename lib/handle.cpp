@@ -23,7 +23,7 @@ bool greenlet::started() const noexcept { return body_ && !body_->is(detail::lif
 
 bool greenlet::is_main() const noexcept { return body_ && body_->main; }
 
-greenlet::operator bool() const noexcept { return body_ && body_->is(detail::life::active); }
+greenlet::operator bool() const noexcept { return body_ && body_->is(detail::life::active) && !body_->dead(); }
 
 greenlet_state greenlet::state() const noexcept {
   if (!body_) return greenlet_state::finished;
@@ -33,6 +33,7 @@ greenlet_state greenlet::state() const noexcept {
     case detail::life::unwound: return greenlet_state::unwound;
     case detail::life::active: break;
   }
+  if (body_->dead()) return body_->is(detail::life::finished) ? greenlet_state::finished : greenlet_state::unwound;
   return body_->thread()->running() == body_ ? greenlet_state::current : greenlet_state::suspended;
 }
 
@@ -59,6 +60,19 @@ bool greenlet::has_run() const {
   detail::body* b = required(body_);
   const std::lock_guard lock(b->lock);
   return b->is(detail::life::unstarted) && b->run;
+}
+
+void* greenlet::user_data() const noexcept { return body_ ? body_->user_data.load(std::memory_order_acquire) : nullptr; }
+
+void greenlet::set_user_data(void* data, void (*deleter)(void*)) const {
+  detail::body* const b = required(body_);
+  const greenlet keep(*this);  // the old deleter may drop the handle
+  {
+    const std::lock_guard lock(b->lock);
+    data = b->user_data.exchange(data, std::memory_order_acq_rel);
+    std::swap(b->delete_user_data, deleter);
+  }
+  if (deleter) deleter(data);
 }
 
 void detail::set_run(const greenlet& target, closure&& run) {

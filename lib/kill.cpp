@@ -11,25 +11,23 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
   // While it dies it is our child, so that control comes back here.
   ref(self);
   body* const parent = exchange_parent(b, self);
-  body* came_from = nullptr;
   {
     // Suspended in a destructor that an exception is running, or in that of its callable, it must not be
     // thrown at: that would be std::terminate. It is on its way out already; it goes on, and finds
-    // nothing sent.
+    // nothing sent. One that has not begun is told when its callable's destructor is over.
     parcel exit;
-    if (b->exceptions.uncaught == 0 && !b->ending) exit.thrown = std::make_exception_ptr(greenlet_exit(why));
-    parcel got = jump(t, b, std::move(exit), &came_from);
-    if (came_from == b && b->dead()) {
-      if (got.thrown) report_unraisable(b, std::move(got.thrown));
-    } else if (got.thrown) {
-      // Somebody threw into us, and we are in a destructor. Our next switch will throw it.
-      if (!self->held) {
-        self->held = std::move(got.thrown);
-        ++t.holding;
-        t.raise(attention::held);
-      } else {
-        report_unraisable(self, std::move(got.thrown));
-      }
+    if (b->beginning)
+      hold(t, b, std::make_exception_ptr(greenlet_exit(why)));
+    else if (b->exceptions.uncaught == 0 && !b->ending)
+      exit.thrown = std::make_exception_ptr(greenlet_exit(why));
+    arrival how;
+    parcel got = jump(t, b, std::move(exit), how);
+    if (how.traced) trace(t, got, how.origin);
+    if (got.thrown) {
+      if ((how.left == b && b->dead()) || t.exited.load(std::memory_order_relaxed))
+        report_unraisable(b, std::move(got.thrown));
+      else  // somebody threw into us, and we are in a destructor
+        hold(t, self, std::move(got.thrown));
     }
     if (got.forced && !t.unwinding) {
       t.forced_state = got.forced_state;
@@ -40,6 +38,13 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
     unref(exchange_parent(b, parent));
   else
     unref(parent);  // it chose another parent meanwhile, and we are already dropped
+}
+
+void hold(thread_record& t, body* b, std::exception_ptr e) noexcept {
+  if (b->held) return report_unraisable(b, std::move(e));
+  b->held = std::move(e);
+  ++t.holding;
+  t.raise(attention::held);
 }
 
 void flush_dropped(thread_record& t) noexcept {

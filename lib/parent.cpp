@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The tree: reading and changing a greenlet's parent.
 #include "thread.hpp"
+#include "threads.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -44,6 +45,9 @@ bool lineage_noted(body* b, std::uint64_t main, std::uint64_t as_of) noexcept {
 }
 
 }  // namespace
+
+void lock_lineage() noexcept { lineage_lock.lock(); }
+void unlock_lineage() noexcept { lineage_lock.unlock(); }
 
 std::uint64_t lineage_now() noexcept { return lineage_changes.load(std::memory_order_acquire); }
 
@@ -91,9 +95,8 @@ greenlet greenlet::parent() const {
 }
 
 void greenlet::set_parent(const greenlet& p) const {
-  detail::thread_record& t = detail::this_thread();
-  const greenlet child(*this), parent(p);  // user code runs in enter(), and when the old parent is dropped
-  detail::enter(t);
+  const greenlet child(*this), parent(p);  // user code runs in entered(), and when the old parent is dropped
+  detail::thread_record& t = detail::entered();
   detail::body* const b = child.body_;
   if (!b || !parent.body_) throw error(errc::empty_handle, "the handle refers to no greenlet");
   const auto details = [&] { return "  greenlet:   " + detail::describe(b) + "\n  new parent: " + detail::describe(parent.body_); };

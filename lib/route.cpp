@@ -2,6 +2,7 @@
 // Where control goes: past the dead, into the unstarted, up the tree.
 #include "thread.hpp"
 
+#include <cxxabi.h>
 #include <exception>
 #include <utility>
 
@@ -24,34 +25,70 @@ class kept {
   body* body_;
 };
 
+// What `on_start` of an unstarted greenlet on the way has given.
+struct resolution {
+  closure run;
+  body* of = nullptr;  // who was asked, to compare
+
+  // Asks `b`, if it is to be asked and was not. Returns whether it was.
+  bool ask(thread_record& t, body* b) {
+    if (of == b || !b->special || !b->special->on_start) return false;
+    const kept for_now(t, b);
+    run = {};  // another's that has gone its own way
+    of = b;
+    run = b->special->on_start(b->self);
+    return true;
+  }
+};
+
+// When none can be had for the one that the user has named, that is his error. One that the library has
+// picked would be picked again and again, so it dies of it, and the error goes on.
+stack* stack_for(thread_record& t, body* b, bool named) {
+  try {
+    return take_stack(t, b);
+  } catch (...) {
+    if (!named) {
+      const kept for_now(t, b);
+      die_unstarted(t, b);
+    }
+    throw;
+  }
+}
+
 }  // namespace
 
-body* route(thread_record& t, body* b, parcel& p, sender by) {
+GREENLET_CATCHES_FORCED_UNWIND body* route(thread_record& t, body* b, parcel& p, sender by) {
   body* const self = t.running();
+  body* const named = by == sender::caller ? b : nullptr;
   bool committed = by == sender::dying;  // errors are results from here on
+  resolution resolved;
   while (b) {
     const std::uint64_t as_of = lineage_now();
     try {
       if (!committed || !b->dead()) check_thread(t, b);
-      if (b->is(life::active)) {
+      if (b->is(life::active) && !b->dead()) {
         if (b->thread() != &t) continue;  // unstarted when it was checked; another thread has taken it since
         if (b != self || by == sender::caller) return b;
       } else if (b->is(life::unstarted)) {
-        if (!b->self.has_run()) {
+        if (resolved.ask(t, b)) continue;  // user code has run: look again
+        if (!resolved.run && !b->self.has_run()) {
           if (!b->is(life::unstarted)) continue;
           throw error(errc::no_run, "the greenlet has nothing to run", "  " + describe(b));
         }
         if (!p.thrown) {
-          start(t, b, as_of);
+          start(t, b, as_of, resolved.run, stack_for(t, b, b == named));
           return b;
         }
         committed = true;
         const kept for_now(t, b);
+        resolved.run = {};
         die_unstarted(t, b);
         if (!b->dead()) continue;
       }
       if (b->dead()) exit_to_value(p);
-    } catch (const std::exception&) {
+    } catch (abi::__forced_unwind&) {
+      throw;
+    } catch (...) {
       if (!committed) throw;
       const kept for_now(t, b);  // the result that is lost is user code too
       p = parcel(std::current_exception());

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// A lock for a handful of instructions, one byte wide.
+// Locks for a handful of instructions: one, and those of all bodies.
 #ifndef LIB_SPINLOCK_HPP
 #define LIB_SPINLOCK_HPP
 
 #include <atomic>
+#include <cstdint>
 #include <sched.h>
 
 namespace greenlets::detail {
@@ -19,6 +20,30 @@ class spinlock {
 
  private:
   std::atomic<bool> locked_{false};
+};
+
+// A body's lock is one of a few that all bodies share, chosen by its address: so that fork() can take
+// all there are, and the child never finds one that a thread held which does not exist there. Hence
+// nobody may hold two bodies' locks at once.
+class body_lock {
+ public:
+  void lock() noexcept { mine().lock(); }
+  void unlock() noexcept { mine().unlock(); }
+
+  static void lock_all() noexcept {
+    for (shard& s : all) s.lock.lock();
+  }
+  static void unlock_all() noexcept {
+    for (shard& s : all) s.lock.unlock();
+  }
+
+ private:
+  struct alignas(64) shard {
+    spinlock lock;
+  };
+  static inline shard all[64];
+
+  spinlock& mine() noexcept { return all[reinterpret_cast<std::uintptr_t>(this) / 64 % 64].lock; }
 };
 
 }  // namespace greenlets::detail

@@ -17,13 +17,32 @@ void enlist(thread_record& t, body* b) noexcept {
   t.active = b;
 }
 
+// What a greenlet does before its function: what a tracer throws ends it here, and so does a kill.
+void begin(thread_record& t, body* self, parcel& first) {
+  {
+    arrival how;
+    settle(t, how);
+    if (how.traced) trace(t, first, how.origin, &self->run);
+  }
+  if (self->unused_run) {
+    self->beginning = true;
+    self->unused_run = {};  // user code, which may switch
+    self->beginning = false;
+    if (self->held) {
+      if (--t.holding == 0) t.lower(attention::held);
+      std::rethrow_exception(std::exchange(self->held, nullptr));
+    }
+  }
+  if (first.thrown) std::rethrow_exception(std::move(first.thrown));
+}
+
 // Calls what the greenlet is to run. Throws only a forced unwind.
 GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
   parcel first = std::exchange(self->slot, {});
   self->context->own_fp_env = self->own_fp_env;
-  settle(t);
   parcel result;
   try {
+    begin(t, self, first);
     result.sent = self->run.call(self->run.callable, std::move(first.sent));
   } catch (const greenlet_exit&) {
     result.sent = from_thrown(std::current_exception());
@@ -35,6 +54,7 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
   }
   // The callable goes while the greenlet is still current and active: its destructor may switch.
   self->ending = true;
+  self->unused_run = {};
   self->run = {};
   return result;
 }
@@ -43,6 +63,8 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
 // this only the jump is left to do.
 void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   body* const self = t.running();
+  if (t.wants(attention::hooked)) call_leave(t, self);
+  unhook(t, self);
   if (self->held && --t.holding == 0) t.lower(attention::held);  // destroyed with the body, not here: user code
   unlist(t, self);
   self->context = nullptr;
@@ -59,11 +81,13 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
 // with its stack, and the unwind goes on in the main greenlet (parcel.cpp).
 [[noreturn]] void leave_by_force(thread_record& t) noexcept {
   body* const self = t.running();
+  self->unused_run = {};
   self->run = {};
   parcel rest;
   rest.forced = true;
   rest.forced_state = *t.exceptions;
   t.left_by_force = true;
+  if (t.survivor) leave_survivor(t, std::move(rest));
   hand_over(t, t.main, std::move(rest));
   machine::jump(t.left_stack->context, *t.main->context, t.machine, true);
   impossible("a stack was used again after a forced unwind");
@@ -78,6 +102,7 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
   for (;;) {
     try {
       parcel result = run(t, t.running());
+      if (t.survivor) leave_survivor(t, std::move(result));
       body* const parent = t.running()->parent.load(std::memory_order_relaxed);
       hand_over(t, route(t, parent, result, sender::dying), std::move(result));
     } catch (abi::__forced_unwind&) {
@@ -87,12 +112,13 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
   }
 }
 
-void start(thread_record& t, body* b, std::uint64_t as_of) {
-  stack* const memory = t.pool.take(b->stack_size, &first_function, &t, t.machine);
+stack* take_stack(thread_record& t, body* b) { return t.pool.take(b->stack_size, &first_function, &t, t.machine); }
+
+void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, stack* memory) {
   // Under the lock, for another thread may be doing the same, or moving it to another tree.
   for (bool ours = true; ours; ours = belongs_to(t, b)) {
     const std::lock_guard lock(b->lock);
-    if (!b->is(life::unstarted) || !b->run) break;
+    if (!b->is(life::unstarted) || !(b->run || resolved)) break;
     if (const std::uint64_t now = lineage_now(); now != as_of) {
       as_of = now;
       continue;
@@ -102,9 +128,14 @@ void start(thread_record& t, body* b, std::uint64_t as_of) {
     b->memory = memory;
     b->context = &memory->context;
     b->kills = t.unwinding;
+    if (resolved) {
+      b->unused_run = std::move(b->run);
+      b->run = std::move(resolved);
+    }
     b->owner.store(&t, std::memory_order_release);
     b->state.store(life::active, std::memory_order_release);
     enlist(t, b);
+    hook(t, b);
     return;
   }
   t.pool.give(memory);

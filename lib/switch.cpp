@@ -30,26 +30,42 @@ void drop_guests(thread_record& t) noexcept {
     if (body* b = std::exchange(g, nullptr)) unref(b);
 }
 
+void refuse_in_hook(thread_record& t) {
+  if (t.wants(attention::in_hook))
+    throw error(errc::in_hook, "a hook on a greenlet's switches must not switch", "  running: " + describe(t.running()));
+}
+
 parcel deliver(thread_record& t, body* target, parcel&& p) {
   if (!target) throw error(errc::empty_handle, "the handle refers to no greenlet");
-  body* const next = route(t, target, p, sender::caller);
-  if (next == t.running()) {
-    drop_guests(t);
-    return std::move(p);
+  arrival how;
+  body* next = target;
+  if (!target->is(life::active) || target->thread() != &t) {
+    how.pin.pin(t);  // user code may run from here on
+    try {
+      next = route(t, target, p, sender::caller);
+    } catch (...) {
+      drop_guests(t);
+      throw;
+    }
   }
-  return jump(t, next, std::move(p));
+  if (next != t.running()) {
+    parcel got = jump(t, next, std::move(p), how);
+    if (how.traced) trace(t, got, how.origin);
+    return got;
+  }
+  parcel got = std::move(p);
+  how.pin.pin(t);
+  drop_guests(t);
+  if (t.wants(attention::traced)) trace(t, got, next->self);
+  return got;
 }
 
 // The same after user code may have run, and with a reference that is given away.
 parcel send_kept(thread_record& t, guest kept, parcel&& p) {
+  const pinned pin(t);
+  refuse_in_hook(t);
   enter(t);
-  body* const b = kept.hand_over();
-  try {
-    return deliver(t, b, std::move(p));
-  } catch (...) {
-    drop_guests(t);
-    throw;
-  }
+  return deliver(t, kept.hand_over(), std::move(p));
 }
 
 parcel send(const greenlet& target, parcel&& p) {
@@ -61,6 +77,8 @@ parcel send(const greenlet& target, parcel&& p) {
 }  // namespace
 
 void enter_slowly(thread_record& t) {
+  if (t.wants(attention::in_hook)) return;
+  const pinned pin(t);
   if (t.wants(attention::dropped)) flush_dropped(t);
   body* const self = t.running();
   if (t.wants(attention::forced) && self == t.main) {
@@ -76,8 +94,16 @@ void enter_slowly(thread_record& t) {
   }
 }
 
+thread_record& entered() {
+  thread_record& t = this_thread();
+  if (t.attention.load(std::memory_order_relaxed) == 0) return t;
+  enter_slowly(t);
+  return this_thread();  // another, when what ran meanwhile has ended the first
+}
+
 void check_thread(thread_record& t, body* b) {
-  if (belongs_to(t, b)) return;
+  const bool here = !t.exited.load(std::memory_order_relaxed);  // not so after unwind_thread() in the middle of a switch
+  if (here && belongs_to(t, b)) return;
   greenlet ancestor;
   body* started = b;
   thread_record* owner;
@@ -86,7 +112,7 @@ void check_thread(thread_record& t, body* b) {
     started = access::body_of(ancestor);
     if (!started) impossible("an unstarted greenlet without a started ancestor");
   }
-  if (owner == &t) return;
+  if (here && owner == &t) return;
 
   const std::string details = "  running: " + describe(t.running()) + "\n  target:  " + describe(b) +
                               (b == started ? "" : "\n  its tree belongs to " + describe(*owner));
@@ -96,23 +122,33 @@ void check_thread(thread_record& t, body* b) {
   throw error(errc::thread_exited, "cannot switch to a different thread (which happens to have exited)", details);
 }
 
-parcel jump(thread_record& t, body* to, parcel&& p, body** came_from) noexcept {
+parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   body* const from = t.running();
+  if (t.wants(attention::hooked)) call_leave(t, from);
   to->slot = std::move(p);
   from->exceptions = *t.exceptions;
   *t.exceptions = to->exceptions;
   t.left = from;
   t.current.store(to, std::memory_order_relaxed);
   machine::jump(*from->context, *to->context, t.machine);
-  if (came_from) *came_from = t.left;
   // Out of the slot before any user code can run, for that code may send us something else.
   parcel mine = std::exchange(from->slot, {});
-  settle(t);
+  settle(t, how);
   return mine;
 }
 
-void settle(thread_record& t) noexcept {
+// The function of the thread's survivor is over, and the main greenlet goes on, which is long dead.
+static void end_survivor(thread_record& t, arrival& how) noexcept {
+  how.pin.pin(t);
+  t.survivor = nullptr;
+  unref(how.left);
+  unref(t.main);
+  unref(t);
+}
+
+void settle(thread_record& t, arrival& how) noexcept {
   body* const left = std::exchange(t.left, nullptr);
+  how.left = left;
   // The stack of a greenlet that has finished could not be given back by itself: it stood on it.
   if (stack* s = std::exchange(t.left_stack, nullptr)) {
     if (std::exchange(t.left_by_force, false))
@@ -120,7 +156,18 @@ void settle(thread_record& t) noexcept {
     else
       t.pool.give(s);
   }
-  if (left->orphan || (left->abandoned && left->dead())) {
+  if (t.survivor) return end_survivor(t, how);
+  if (t.wants(attention::hooked)) call_enter(t, t.running());
+  if (t.wants(attention::traced)) {
+    how.pin.pin(t);
+    how.traced = true;
+    ref(left);  // else the tracer might be told of one that is gone
+    how.origin = access::adopt(left);
+  }
+  const bool over = left->orphan || (left->abandoned && left->dead());
+  if (!over && !t.guests[0] && !t.guests[1]) return;
+  how.pin.pin(t);
+  if (over) {
     left->orphan = left->abandoned = false;
     unref(left);
   }
@@ -153,6 +200,8 @@ void set_waker(void (*wake)(void*), void* data) {
 
 value switch_to_parent(value&& sent) {
   thread_record& t = this_thread();
+  const pinned pin(t);
+  refuse_in_hook(t);
   enter(t);
   body* const parent = t.running()->parent.load(std::memory_order_relaxed);
   if (!parent)
@@ -164,16 +213,8 @@ value switch_to_parent(value&& sent) {
 
 namespace greenlets {
 
-const greenlet& current() {
-  detail::thread_record& t = detail::this_thread();
-  detail::enter(t);
-  return t.running()->self;
-}
+const greenlet& current() { return detail::entered().running()->self; }
 
-greenlet main_greenlet() {
-  detail::thread_record& t = detail::this_thread();
-  detail::enter(t);
-  return t.main->self;
-}
+greenlet main_greenlet() { return detail::entered().main->self; }
 
 }  // namespace greenlets

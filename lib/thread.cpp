@@ -3,6 +3,7 @@
 #include "thread.hpp"
 
 #include "census.hpp"
+#include "threads.hpp"
 
 #include <greenlet/counts.hpp>
 
@@ -16,6 +17,8 @@ namespace {
 
 // initial-exec: one load, also from a shared library; and no lazy allocation that could fail.
 __attribute__((tls_model("initial-exec"))) thread_local thread_record* record = nullptr;
+// The ended record on whose survivor's stack the thread is.
+__attribute__((tls_model("initial-exec"))) thread_local thread_record* survivors_record = nullptr;
 
 void check(int code, const char* call) {
   if (code != 0) throw std::system_error(code, std::system_category(), call);
@@ -26,8 +29,14 @@ pthread_key_t exit_key() {
   struct key {
     pthread_key_t value;
     key() {
-      check(pthread_key_create(&value, [](void* t) { unwind(*static_cast<thread_record*>(t)); }),
+      check(pthread_key_create(&value, [](void* t) { exit_thread(*static_cast<thread_record*>(t)); }),
             "pthread_key_create");
+      try {
+        watch_forks();
+      } catch (...) {
+        pthread_key_delete(value);  // the next use of the library tries again
+        throw;
+      }
     }
   };
   static const key made;
@@ -40,6 +49,8 @@ std::string name_of_this_thread() {
   return name;
 }
 
+thread_record* first = nullptr;  // of the list of all records
+
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
   auto* const made = new thread_record;
@@ -47,11 +58,32 @@ thread_record& first_use() {
     end_record(*made);
     check(code, "pthread_setspecific");
   }
+  enlist(*made);
   record = made;
+  look_for_tracers(*made);
   return *made;
 }
 
 }  // namespace
+
+std::mutex threads_lock;
+
+thread_record* first_thread() noexcept { return first; }
+
+void enlist(thread_record& t) noexcept {
+  const std::lock_guard lock(threads_lock);
+  t.next_thread = first;
+  if (first) first->previous_thread = &t;
+  first = &t;
+}
+
+void forget(thread_record& t) noexcept {
+  const std::lock_guard lock(threads_lock);
+  if (!t.previous_thread && first != &t) return;  // its first use failed
+  (t.previous_thread ? t.previous_thread->next_thread : first) = t.next_thread;
+  if (t.next_thread) t.next_thread->previous_thread = t.previous_thread;
+  t.previous_thread = t.next_thread = nullptr;
+}
 
 void end_record(thread_record& t) noexcept {
   t.exited.store(true, std::memory_order_release);
@@ -63,6 +95,7 @@ void end_record(thread_record& t) noexcept {
     pthread_setspecific(exit_key(), nullptr);
   }
   census.threads.fetch_sub(1, std::memory_order_relaxed);
+  forget(t);
   unref(t.main);
   unref(t);
 }
@@ -74,6 +107,8 @@ thread_record& this_thread() {
 
 thread_record* this_thread_if_any() noexcept { return record; }
 
+thread_record*& surviving_record() noexcept { return survivors_record; }
+
 std::uint64_t new_id() noexcept {
   static std::atomic<std::uint64_t> last{0};
   return last.fetch_add(1, std::memory_order_relaxed) + 1;
@@ -81,7 +116,12 @@ std::uint64_t new_id() noexcept {
 
 thread_record::thread_record()
     : exceptions(exception_state::of_thread()), tid(gettid()), name(name_of_this_thread()), main(new body(true)) {
-  sanitizer::describe_native(native.fiber);
+  if (survivors_record) {
+    native.fiber = survivors_record->survivor->context.fiber;
+    survives_in = survivors_record;
+  } else {
+    sanitizer::describe_native(native.fiber);
+  }
   main->context = &native;
   main->owner.store(this, std::memory_order_relaxed);
   main->state.store(life::active, std::memory_order_relaxed);

@@ -12,12 +12,17 @@
 #include "impossible.hpp"
 #include "stack.hpp"
 
+#include <greenlet/trace.hpp>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <sys/types.h>
+#include <vector>
 
 namespace greenlets::detail {
 
@@ -26,6 +31,9 @@ namespace attention {
 constexpr std::uint32_t dropped = 1;  // other threads have dropped the last handles of greenlets of ours
 constexpr std::uint32_t held = 2;     // some greenlet holds an exception for its next switch
 constexpr std::uint32_t forced = 4;   // a forced unwind waits until the main greenlet can go on with it
+constexpr std::uint32_t traced = 8;   // there is a tracer, of the thread or of all threads
+constexpr std::uint32_t hooked = 16;  // some active greenlet has hooks on its switches
+constexpr std::uint32_t in_hook = 32; // ... and one of them runs just now
 }  // namespace attention
 
 struct thread_record {
@@ -39,6 +47,14 @@ struct thread_record {
   std::size_t holding = 0;         // how many greenlets hold an exception (attention::held)
   unsigned unwinding = 0;          // the round of the thread's exit; 0 before it
   exception_state forced_state;    // with attention::forced
+  std::size_t hooked = 0;          // how many active greenlets have hooks (attention::hooked)
+
+  // Tracing (trace.cpp); with attention::traced.
+  std::shared_ptr<const greenlets::tracer> tracer;
+  std::shared_ptr<const greenlets::tracer> tracer_of_all;  // as it was in the generation
+  std::uint64_t tracer_generation = 0;
+  bool tracer_of_all_threw = false;                        // ... and then it is not called any more
+
   machine::shared machine;
   machine::context native;         // the main greenlet's, while suspended
 
@@ -46,6 +62,12 @@ struct thread_record {
   stack_pool pool;
   dropped_queue dropped;           // greenlets of ours that others dropped
   body* to_kill = nullptr;         // those of them already taken from the queue
+  std::vector<std::function<void()>> at_unwind;
+
+  // After unwind_thread() in a greenlet that was not the main one: the stack on which the thread's code
+  // goes on until that function ends. The record keeps itself and that greenlet until then.
+  stack* survivor = nullptr;
+  thread_record* survives_in = nullptr;  // the record whose survivor this one was begun on
 
   // Whoever blocks the thread in the kernel sets this, to be told that attention is wanted.
   std::mutex waker_lock;
@@ -57,6 +79,10 @@ struct thread_record {
   pid_t tid;
   std::string name;
   body* main;  // counted
+
+  // The list of all records of threads that have not ended; see threads.hpp.
+  thread_record* previous_thread = nullptr;
+  thread_record* next_thread = nullptr;
 
   thread_record();
   ~thread_record();
@@ -79,6 +105,8 @@ std::string describe(const thread_record& t);
 thread_record& this_thread();
 // The same, or null.
 thread_record* this_thread_if_any() noexcept;
+// The calling thread's record that has ended and whose survivor goes on; null if there is none.
+thread_record*& surviving_record() noexcept;
 // The record's end: nothing of the thread is active any more. Marks it exited and its main greenlet
 // dead, and takes it away from the thread, whose next use of the library makes another.
 void end_record(thread_record& t) noexcept;
@@ -93,12 +121,42 @@ void enter_slowly(thread_record& t);
 inline void enter(thread_record& t) {
   if (t.attention.load(std::memory_order_relaxed) != 0) enter_slowly(t);
 }
+// Keeps a record while user code runs, which may end it (unwind_thread()).
+class pinned {
+ public:
+  pinned() noexcept = default;
+  explicit pinned(thread_record& t) noexcept : thread_(&t) { ref(t); }
+  pinned(const pinned&) = delete;
+  pinned& operator=(const pinned&) = delete;
+  ~pinned() {
+    if (thread_) unref(*thread_);
+  }
+  void pin(thread_record& t) noexcept {
+    if (!thread_) {
+      ref(t);
+      thread_ = &t;
+    }
+  }
+
+ private:
+  thread_record* thread_ = nullptr;
+};
+
+// What who arrives has to know of how it came; lives for as long as the record is used after a jump.
+struct arrival {
+  pinned pin;             // first, so that it goes last
+  body* left = nullptr;   // who switched here: a pointer to compare, not to follow
+  bool traced = false;    // trace() is to be called
+  greenlet origin;        // ... with this
+};
+
+// The calling thread's record, after that.
+thread_record& entered();
 // Jumps to `to`, which is active and not current, and returns what the current greenlet finds when
 // it goes on. Does not throw; may not return.
-// `came_from`, when given, is told who switched here: a pointer to compare, not to follow.
-parcel jump(thread_record& t, body* to, parcel&& p, body** came_from = nullptr) noexcept;
+parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept;
 // What a greenlet does first when it has control: cleans up after the one that ran before.
-void settle(thread_record& t) noexcept;
+void settle(thread_record& t, arrival& how) noexcept;
 // Whether a switch to `b` is allowed on this thread; throws error if not.
 void check_thread(thread_record& t, body* b);
 
@@ -110,9 +168,11 @@ enum class sender { caller, dying };
 body* route(thread_record& t, body* b, parcel& p, sender by);
 
 // start.cpp
-// Gives `b` (unstarted, with something to run) a stack and makes it active. Throws before any change.
+// Gives `b` (unstarted) this stack, taken for it, and makes it active; what it is to run is `resolved`,
+// if that is not empty. Throws before any change, and puts the stack back.
 // `as_of` is lineage_now() from before its thread was checked; if that is over, it is checked again.
-void start(thread_record& t, body* b, std::uint64_t as_of);
+void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, stack* memory);
+stack* take_stack(thread_record& t, body* b);
 // Ends an unstarted `b` without control ever having been there: destroys what it was to run, which
 // is user code, and marks it finished unless that code has started it.
 void die_unstarted(thread_record& t, body* b) noexcept;
@@ -121,10 +181,27 @@ void first_function(void* argument);
 // Takes it out of its thread's list.
 void unlist(thread_record& t, body* b) noexcept;
 
+// hooks.cpp
+// Counts the greenlets with hooks among the active ones, at a start and an end.
+void hook(thread_record& t, body* b) noexcept;
+void unhook(thread_record& t, body* b) noexcept;
+// Calls the running greenlet's own hook, if it has one.
+void call_leave(thread_record& t, body* running) noexcept;
+void call_enter(thread_record& t, body* running) noexcept;
+
+// trace.cpp
+// Calls the tracers with what has arrived at the running greenlet; what they throw takes its place.
+// `starts` is what the greenlet is about to begin with.
+void trace(thread_record& t, parcel& arrived, const greenlet& origin, const closure* starts = nullptr);
+// Sees whether there is a tracer for the thread.
+void look_for_tracers(thread_record& t) noexcept;
+
 // kill.cpp
 // Throws greenlet_exit into `b` (suspended, of this thread) and comes back when it has finished or
 // somebody switches here. What it throws otherwise is reported.
 void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept;
+// Has the next switch of `b` (of this thread) throw it, because now `b` cannot.
+void hold(thread_record& t, body* b, std::exception_ptr e) noexcept;
 // Unwinds what other threads have dropped.
 void flush_dropped(thread_record& t) noexcept;
 
@@ -134,8 +211,12 @@ void report_unraisable(body* b, std::exception_ptr e) noexcept;
 void report_refusal(body* b) noexcept;
 
 // unwind.cpp
-// The thread's end: unwinds all its greenlets, and makes the main one dead.
+// Unwinds all greenlets of the thread but the running one, and makes the main one dead.
 void unwind(thread_record& t) noexcept;
+// The thread's end: the same on the thread's own stack, when the running greenlet has been lost.
+void exit_thread(thread_record& t) noexcept;
+// On the survivor's stack, when its function has ended: goes to where the main greenlet waits.
+[[noreturn]] void leave_survivor(thread_record& t, parcel&& result) noexcept;
 
 }  // namespace greenlets::detail
 

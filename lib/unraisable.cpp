@@ -3,7 +3,9 @@
 #include <greenlet/unraisable.hpp>
 
 #include "describe.hpp"
+#include "immortal.hpp"
 #include "thread.hpp"
+#include "threads.hpp"
 
 #include <memory>
 #include <mutex>
@@ -20,11 +22,7 @@ struct handler_slot {
   std::shared_ptr<const unraisable_handler> handler;
 };
 
-// Never destroyed: threads may end after main() has returned.
-handler_slot& the_slot() {
-  static auto& slot = *new handler_slot;
-  return slot;
-}
+immortal<handler_slot> the_slot;
 
 // A write() in a handler is a cancellation point, and nothing may be unwound through us.
 class no_cancel {
@@ -47,13 +45,15 @@ void print(body* b, const std::exception_ptr& e) {
 
 }  // namespace
 
+std::mutex& unraisable_lock() noexcept { return the_slot.value.lock; }
+
 void report_unraisable(body* b, std::exception_ptr e) noexcept {
   const no_cancel guard;
   try {
     std::shared_ptr<const unraisable_handler> handler;
     {
-      const std::lock_guard lock(the_slot().lock);
-      handler = the_slot().handler;
+      const std::lock_guard lock(the_slot.value.lock);
+      handler = the_slot.value.handler;
     }
     if (!handler) return print(b, e);
     const greenlet g = b ? b->self : greenlet();
@@ -86,7 +86,7 @@ void report_unraisable(const greenlet& g, std::exception_ptr e) noexcept {
 
 unraisable_handler set_unraisable_handler(unraisable_handler handler) {
   auto next = handler ? std::make_shared<const unraisable_handler>(std::move(handler)) : nullptr;
-  detail::handler_slot& slot = detail::the_slot();
+  detail::handler_slot& slot = detail::the_slot.value;
   {
     const std::lock_guard lock(slot.lock);
     slot.handler.swap(next);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A thread's end: every greenlet of it is unwound, on it, before it can be joined.
+#include <greenlet/thread.hpp>
+
 #include "thread.hpp"
 
 #include <utility>
@@ -21,6 +23,7 @@ body* next_of_round(thread_record& t, unsigned round) noexcept {
 // it were not destroyed, and others may point at them.
 void give_up(thread_record& t, body* b) noexcept {
   unlist(t, b);
+  unhook(t, b);
   b->memory = nullptr;
   b->context = nullptr;
   if (std::exchange(b->held, nullptr)) --t.holding;
@@ -49,6 +52,34 @@ void come_back_to_main(thread_record& t) noexcept {
   give_up(t, lost);
 }
 
+// Those given while they are told are told as well.
+void tell(thread_record& t) noexcept {
+  while (!t.at_unwind.empty()) {
+    const std::function<void()> f = std::move(t.at_unwind.back());
+    t.at_unwind.pop_back();
+    try {
+      f();
+    } catch (...) {
+      report_unraisable(t.running(), std::current_exception());
+    }
+  }
+}
+
+// The greenlet that has asked for its thread's unwinding is none from now on, but its function goes on,
+// on its stack; the record stays for when that ends.
+void survive(thread_record& t, body* self) noexcept {
+  ref(self);
+  ref(t.main);
+  ref(t);
+  t.survivor = std::exchange(self->memory, nullptr);
+  self->context = nullptr;
+  unhook(t, self);
+  if (std::exchange(self->held, nullptr)) --t.holding;
+  self->state.store(life::unwound, std::memory_order_release);
+  if (std::exchange(self->orphan, false)) unref(self);
+  t.survives_in = std::exchange(surviving_record(), &t);
+}
+
 void unref_all(body* dropped) noexcept {
   while (body* b = dropped) {
     dropped = std::exchange(b->next_dropped, nullptr);
@@ -59,8 +90,11 @@ void unref_all(body* dropped) noexcept {
 }  // namespace
 
 void unwind(thread_record& t) noexcept {
-  come_back_to_main(t);
-  for (t.unwinding = 1; t.unwinding <= most_rounds && (t.active || t.wants(attention::dropped)); ++t.unwinding) {
+  tell(t);
+  t.unwinding = 1;
+  body* const self = t.running();
+  if (self != t.main) unlist(t, self);  // the one who has asked for it goes on
+  for (; t.unwinding <= most_rounds && (t.active || t.wants(attention::dropped)); ++t.unwinding) {
     flush_dropped(t);
     while (body* b = next_of_round(t, t.unwinding)) {
       b->kills = t.unwinding;
@@ -70,12 +104,58 @@ void unwind(thread_record& t) noexcept {
     }
   }
   give_up_the_rest(t);
+  // Their destructors are user code; what that starts and drops goes as everything else.
+  t.tracer = nullptr;
+  t.tracer_of_all = nullptr;
+  t.tracer_of_all_threw = true;
   // From here on whoever drops a last handle finds the queue closed and the greenlet dead.
   unref_all(std::exchange(t.to_kill, nullptr));
   unref_all(t.dropped.close());
   give_up_the_rest(t);  // what destructors of values have started just now
   t.pool.trim();
+  if (self != t.main) survive(t, self);
   end_record(t);
 }
 
+void leave_survivor(thread_record& t, parcel&& result) noexcept {
+  body* const self = t.running();
+  stack* const own = t.survivor;
+  // Whatever the thread has begun meanwhile is on the thread's own stack from now on.
+  surviving_record() = t.survives_in;
+  if (thread_record* now = this_thread_if_any()) {
+    now->native.fiber = t.native.fiber;
+    now->survives_in = t.survives_in;
+  }
+  t.main->slot = std::move(result);
+  *t.exceptions = t.main->exceptions;
+  t.left = self;
+  t.left_stack = own;
+  t.left_by_force = true;  // nobody will use this stack again
+  t.current.store(t.main, std::memory_order_relaxed);
+  machine::jump(own->context, t.native, t.machine, true);
+  impossible("a stack was used again after its thread's greenlets were unwound");
+}
+
+void exit_thread(thread_record& t) noexcept {
+  come_back_to_main(t);
+  unwind(t);
+}
+
 }  // namespace greenlets::detail
+
+namespace greenlets {
+
+void unwind_thread() {
+  detail::thread_record* const t = detail::this_thread_if_any();
+  if (!t || t->unwinding) return;
+  if (t->wants(detail::attention::in_hook))
+    throw error(errc::in_hook, "a hook on a greenlet's switches must not switch", "  running: " + detail::describe(t->running()));
+  const detail::pinned pin(*t);
+  detail::unwind(*t);
+}
+
+void at_thread_unwind(std::function<void()> f) {
+  if (f) detail::this_thread().at_unwind.push_back(std::move(f));
+}
+
+}  // namespace greenlets

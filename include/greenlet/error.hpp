@@ -28,6 +28,7 @@ enum class errc {
   not_running,           ///< the operation needs a running greenlet of this thread
   stack_limit,           ///< the system allows no more guarded stacks
   already_waiting,       ///< another greenlet already waits for the same thing, which takes one
+  in_hook,               ///< a hook of attributes::on_switch() must not switch
 };
 
 /// Misuse of the library. Thrown before any state has changed, so the caller may go on.

@@ -22,6 +22,8 @@
 #include <greenlet/error.hpp>
 #include <greenlet/exit.hpp>
 #include <greenlet/handle.hpp>
+#include <greenlet/thread.hpp>
+#include <greenlet/trace.hpp>
 #include <greenlet/unraisable.hpp>
 #include <greenlet/value.hpp>
 #include <greenlet/weak.hpp>

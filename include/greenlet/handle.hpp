@@ -27,6 +27,18 @@ enum class greenlet_state {
   unwound,    ///< its thread has exited
 };
 
+/// Called with the pointer that was given with it when a greenlet is left or entered; see
+/// attributes::on_switch().
+using switch_hook = void (*)(void* data);
+
+/// Of a greenlet's stack, in bytes. A stack grows towards lower addresses; only the pages that were
+/// touched cost memory.
+struct stack_usage {
+  std::size_t used;       ///< from its beginning to where it is now
+  std::size_t committed;  ///< resident in memory just now, in whole pages
+  std::size_t reserved;   ///< of address space, without the guard page
+};
+
 /// A counted handle, one pointer wide; empty when default-constructed. A greenlet that nobody
 /// runs and to which no handle is left is unwound: greenlet_exit is thrown into it at once, in
 /// the code that dropped the handle, so that the destructors of its stack run. Dropped on another
@@ -181,6 +193,25 @@ class GREENLET_API greenlet {
   void set_name(std::string n) const;
   /// A number that no other greenlet of the process ever has; 0 for an empty handle.
   std::uint64_t id() const noexcept;
+
+  /// A pointer of the user's, for those who bind a language or a framework to the library; null at
+  /// first. Thread: any.
+  void* user_data() const noexcept;
+  /// Sets it. `deleter`, if not null, is called with the pointer when the greenlet's record is freed
+  /// (the last handle is gone, the greenlet dead or never started) on the thread that drops the last
+  /// handle; or here, when another pointer takes its place. What it throws is std::terminate.
+  /// Switches: only if the old deleter does. Thread: any, but not two at once. Throws: error(empty_handle).
+  void set_user_data(void* data, void (*deleter)(void*) = nullptr) const;
+  /// What attributes::on_switch() does, for greenlets that exist: main greenlets, say. Setting them on
+  /// the running greenlet calls neither. Two null pointers take them back.
+  /// Switches: no. Thread: any while unstarted, then the greenlet's own. Throws: error (empty_handle,
+  /// different_thread, thread_exited), std::bad_alloc.
+  void set_on_switch(switch_hook leave, switch_hook enter, void* data) const;
+
+  /// How much of its stack it uses. Without a stack (unstarted, dead, empty handle): zeros. On
+  /// another thread than the greenlet's own only `reserved` is known, and 0 for a main greenlet.
+  /// Switches: no. Thread: any.
+  stack_usage stack() const noexcept;
 
   friend bool operator==(const greenlet& a, const greenlet& b) noexcept { return a.body_ == b.body_; }
   friend bool operator!=(const greenlet& a, const greenlet& b) noexcept { return a.body_ != b.body_; }

@@ -7,6 +7,7 @@
 #include <greenlet/detail/closure.hpp>
 
 #include <exception>
+#include <functional>
 
 namespace greenlets {
 
@@ -16,6 +17,9 @@ class attributes;
 namespace detail {
 
 struct body;  // the library's record of one greenlet
+
+// What attributes::on_start() is given, with its type erased.
+using start_resolver = std::function<closure(const greenlet&)>;
 
 GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes* with);
 GREENLET_API void ref(body* b) noexcept;
