@@ -105,11 +105,25 @@ TEST_CASE("58: no memory for a stack is std::system_error in the switcher, and e
   }
   CHECK(ran == 0);
   CHECK(suspended.switch_to().get<int>() == 2);
-  // As the parent of a greenlet that finishes: the failure takes the result's place and goes on up.
-  greenlet child([] { return 5; }, huge);
-  CHECK_THROWS_AS(child.switch_to(), std::system_error);
+}
+
+TEST_CASE("58: an ancestor for which there is no stack dies of it, and the failure goes on up") {
+  const auto huge = attributes().stack_size(std::size_t{1} << 47);
+  int ran = 0;
+  const auto before = counts();
+  greenlet parent(huge, [&] { ++ran; });
+  greenlet child([] { return 5; }, parent);
+  CHECK_THROWS_AS(child.switch_to(), std::system_error);  // the child's end has picked it
   CHECK(child.dead());
-  CHECK(huge.state() == greenlet_state::unstarted);
+  CHECK(parent.state() == greenlet_state::finished);
+
+  greenlet next_parent(huge, [&] { ++ran; });
+  child.set_parent(next_parent);
+  CHECK_THROWS_AS(child.switch_to(6), std::system_error);  // a switch to the dead has
+  CHECK(next_parent.state() == greenlet_state::finished);
+  CHECK(child.switch_to(7).get<int>() == 7);
+  CHECK(ran == 0);
+  CHECK(counts().stacks == before.stacks + 1);
 }
 
 #if !defined(T_ASAN) && !defined(T_TSAN)  // whose shadow memory needs the address space
