@@ -35,42 +35,47 @@ void refuse_in_hook(thread_record& t) {
     throw error(errc::in_hook, "a hook on a greenlet's switches must not switch", "  running: " + describe(t.running()));
 }
 
-parcel deliver(thread_record& t, body* target, parcel&& p) {
+// A switch to oneself, or to somebody in whose place one finds oneself.
+parcel keep(thread_record& t, parcel&& p) {
+  parcel got = std::move(p);
+  drop_guests(t);
+  if (t.wants(attention::traced)) trace(t, got, t.running()->self);
+  return got;
+}
+
+// `pin` is the caller's, if user code has run before.
+parcel deliver(thread_record& t, body* target, parcel&& p, pinned& pin) {
   if (!target) throw error(errc::empty_handle, "the handle refers to no greenlet");
-  arrival how;
   body* next = target;
-  if (!target->is(life::active) || target->thread() != &t) {
-    how.pin.pin(t);  // user code may run from here on
+  if (!target->is(life::active) || target->thread() != &t || target == t.running()) {
+    pin.pin(t);  // user code may run from here on
     try {
       next = route(t, target, p, sender::caller);
     } catch (...) {
       drop_guests(t);
       throw;
     }
+    if (next == t.running()) return keep(t, std::move(p));
   }
-  if (next != t.running()) {
-    parcel got = jump(t, next, std::move(p), how);
-    if (how.traced) trace(t, got, how.origin);
-    return got;
-  }
-  parcel got = std::move(p);
-  how.pin.pin(t);
-  drop_guests(t);
-  if (t.wants(attention::traced)) trace(t, got, next->self);
+  pin.release();
+  arrival how;
+  parcel got = jump(t, next, std::move(p), how);
+  if (how.traced) trace(t, got, how.origin);
   return got;
 }
 
 // The same after user code may have run, and with a reference that is given away.
 parcel send_kept(thread_record& t, guest kept, parcel&& p) {
-  const pinned pin(t);
+  pinned pin(t);
   refuse_in_hook(t);
   enter(t);
-  return deliver(t, kept.hand_over(), std::move(p));
+  return deliver(t, kept.hand_over(), std::move(p), pin);
 }
 
 parcel send(const greenlet& target, parcel&& p) {
   thread_record& t = this_thread();
-  if (t.attention.load(std::memory_order_relaxed) == 0) return deliver(t, access::body_of(target), std::move(p));
+  pinned none;
+  if (t.attention.load(std::memory_order_relaxed) == 0) return deliver(t, access::body_of(target), std::move(p), none);
   return send_kept(t, guest(t, target), std::move(p));
 }
 
@@ -80,6 +85,7 @@ void enter_slowly(thread_record& t) {
   if (t.wants(attention::in_hook)) return;
   const pinned pin(t);
   if (t.wants(attention::dropped)) flush_dropped(t);
+  if (t.exited.load(std::memory_order_relaxed)) return;
   body* const self = t.running();
   if (t.wants(attention::forced) && self == t.main) {
     t.lower(attention::forced);
@@ -200,13 +206,16 @@ void set_waker(void (*wake)(void*), void* data) {
 
 value switch_to_parent(value&& sent) {
   thread_record& t = this_thread();
-  const pinned pin(t);
-  refuse_in_hook(t);
-  enter(t);
+  pinned pin;
+  if (t.attention.load(std::memory_order_relaxed) != 0) {
+    pin.pin(t);
+    refuse_in_hook(t);
+    enter_slowly(t);
+  }
   body* const parent = t.running()->parent.load(std::memory_order_relaxed);
   if (!parent)
     throw error(errc::main_parent, "a main greenlet has no parent to switch to", "  " + describe(t.running()));
-  return open(deliver(t, parent, parcel(std::move(sent))));
+  return open(deliver(t, parent, parcel(std::move(sent)), pin));
 }
 
 }  // namespace greenlets::detail

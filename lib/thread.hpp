@@ -22,6 +22,7 @@
 #include <mutex>
 #include <string>
 #include <sys/types.h>
+#include <utility>
 #include <vector>
 
 namespace greenlets::detail {
@@ -121,21 +122,26 @@ void enter_slowly(thread_record& t);
 inline void enter(thread_record& t) {
   if (t.attention.load(std::memory_order_relaxed) != 0) enter_slowly(t);
 }
-// Keeps a record while user code runs, which may end it (unwind_thread()).
+// Keeps a record and its main greenlet while user code runs, which may end it (unwind_thread()).
 class pinned {
  public:
   pinned() noexcept = default;
-  explicit pinned(thread_record& t) noexcept : thread_(&t) { ref(t); }
+  explicit pinned(thread_record& t) noexcept { pin(t); }
   pinned(const pinned&) = delete;
   pinned& operator=(const pinned&) = delete;
-  ~pinned() {
-    if (thread_) unref(*thread_);
+  ~pinned() { release(); }
+  // Before a jump: the stack that is left may be given up.
+  void release() noexcept {
+    if (thread_record* const t = std::exchange(thread_, nullptr)) {
+      unref(t->main);
+      unref(*t);
+    }
   }
   void pin(thread_record& t) noexcept {
-    if (!thread_) {
-      ref(t);
-      thread_ = &t;
-    }
+    if (thread_) return;
+    thread_ = &t;
+    ref(t);
+    ref(t.main);
   }
 
  private:
@@ -144,7 +150,7 @@ class pinned {
 
 // What who arrives has to know of how it came; lives for as long as the record is used after a jump.
 struct arrival {
-  pinned pin;             // first, so that it goes last
+  pinned pin;             // when user code runs on arrival; first, so that it goes last
   body* left = nullptr;   // who switched here: a pointer to compare, not to follow
   bool traced = false;    // trace() is to be called
   greenlet origin;        // ... with this
