@@ -3,6 +3,7 @@
 #include "body.hpp"
 
 #include "census.hpp"
+#include "own.hpp"
 #include "thread.hpp"
 
 #include <greenlet/attributes.hpp>
@@ -33,6 +34,7 @@ body* bury(body* b) noexcept {
   b->run = {};  // user code
   b->slot = {};
   b->held = nullptr;
+  bury_own(b);
   b->name.reset();
   if (thread_record* t = b->thread()) unref(*t);
   body* parent = b->parent.exchange(nullptr, std::memory_order_relaxed);

@@ -28,6 +28,7 @@ struct access {
 
 namespace detail {
 
+struct context_map;
 struct thread_record;
 
 // There is no way back. Whether an active greenlet is the current one, its thread knows.
@@ -58,13 +59,14 @@ struct body {
   // --- Life and description.
   std::atomic<std::size_t> strong{1};
   std::atomic<std::size_t> weak{1};  // the strong ones together hold one
-  spinlock lock;                     // over parent, name, run, and the step from unstarted to active
+  spinlock lock;                     // over parent, name, run, variables, and the step from unstarted to active
   const bool main;
   bool own_fp_env = false;
   std::exception_ptr held;           // thrown into it while it could not throw: its next switch throws this
   std::size_t stack_size = default_stack_size;
   closure run;                       // until it finishes; no longer touched from outside once it has started
   std::shared_ptr<const std::string> name;
+  context_map* variables = nullptr;  // its context; counted. Null until the first is set
   const std::uint64_t id;
   greenlet self;                     // current()'s answer: not counted
 

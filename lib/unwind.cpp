@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT
 // A thread's end: every greenlet of it is unwound, on it, before it can be joined.
+#include "own.hpp"
 #include "thread.hpp"
 
 #include <utility>
 
 namespace greenlets::detail {
 namespace {
-
-// How often a greenlet is told to end before it is reported and left; also how many generations of
-// greenlets may start others while they die.
-constexpr unsigned most_rounds = 16;
 
 body* next_of_round(thread_record& t, unsigned round) noexcept {
   for (body* b = t.active; b; b = b->next_active)
@@ -49,6 +46,10 @@ void come_back_to_main(thread_record& t) noexcept {
   give_up(t, lost);
 }
 
+bool is_in_use(thread_record& t) noexcept {
+  return t.active || t.wants(attention::dropped) || has_own(t, t.main);
+}
+
 void unref_all(body* dropped) noexcept {
   while (body* b = dropped) {
     dropped = std::exchange(b->next_dropped, nullptr);
@@ -60,7 +61,7 @@ void unref_all(body* dropped) noexcept {
 
 void unwind(thread_record& t) noexcept {
   come_back_to_main(t);
-  for (t.unwinding = 1; t.unwinding <= most_rounds && (t.active || t.wants(attention::dropped)); ++t.unwinding) {
+  for (t.unwinding = 1; t.unwinding <= most_rounds && is_in_use(t); ++t.unwinding) {
     flush_dropped(t);
     while (body* b = next_of_round(t, t.unwinding)) {
       b->kills = t.unwinding;
@@ -68,7 +69,9 @@ void unwind(thread_record& t) noexcept {
       unwind_one(t, b, greenlet_exit::reason::thread_exit);
       unref(b);
     }
+    destroy_own(t, t.main);
   }
+  if (has_own(t, t.main)) report_own(t.main);
   give_up_the_rest(t);
   // From here on whoever drops a last handle finds the queue closed and the greenlet dead.
   unref_all(std::exchange(t.to_kill, nullptr));

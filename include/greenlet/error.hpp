@@ -28,6 +28,9 @@ enum class errc {
   not_running,           ///< the operation needs a running greenlet of this thread
   stack_limit,           ///< the system allows no more guarded stacks
   already_waiting,       ///< another greenlet already waits for the same thing, which takes one
+  no_value,              ///< the context variable has neither a value nor a default
+  wrong_token,           ///< the token is not from this variable, is of another context, or is used up
+  already_entered,       ///< the context is in use by another context::run()
 };
 
 /// Misuse of the library. Thrown before any state has changed, so the caller may go on.

@@ -18,6 +18,7 @@
 #define GREENLET_GREENLET_HPP
 
 #include <greenlet/attributes.hpp>
+#include <greenlet/context.hpp>
 #include <greenlet/counts.hpp>
 #include <greenlet/error.hpp>
 #include <greenlet/exit.hpp>
