@@ -29,6 +29,7 @@ struct access {
 namespace detail {
 
 struct context_map;
+struct local_table;
 struct thread_record;
 
 // There is no way back. Whether an active greenlet is the current one, its thread knows.
@@ -67,6 +68,7 @@ struct body {
   closure run;                       // until it finishes; no longer touched from outside once it has started
   std::shared_ptr<const std::string> name;
   context_map* variables = nullptr;  // its context; counted. Null until the first is set
+  local_table* locals = nullptr;     // its values of locals; null until the first is made
   const std::uint64_t id;
   greenlet self;                     // current()'s answer: not counted
 

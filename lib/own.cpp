@@ -9,10 +9,11 @@
 namespace greenlets::detail {
 
 bool has_own(thread_record& t, body* b) noexcept {
-  return t.unwinding && has_context(b);
+  return has_locals(b) || (t.unwinding && has_context(b));
 }
 
-void destroy_own(thread_record& t, body* b) noexcept {
+void destroy_own(thread_record& t, body* b, unsigned round) noexcept {
+  destroy_locals(b, round);
   if (t.unwinding) drop_context(b);
 }
 
@@ -31,12 +32,14 @@ void finish_own(thread_record& t, body* b) noexcept {
   b->run = {};
   for (unsigned round = 1; has_own(t, b); ++round) {
     if (round > most_rounds) return report_own(b);
-    destroy_own(t, b);
+    destroy_own(t, b, round);
   }
+  lose_locals(b);
 }
 
 void bury_own(body* b) noexcept {
   drop_context(b);
+  lose_locals(b);
 }
 
 }  // namespace greenlets::detail

@@ -69,7 +69,7 @@ void unwind(thread_record& t) noexcept {
       unwind_one(t, b, greenlet_exit::reason::thread_exit);
       unref(b);
     }
-    destroy_own(t, t.main);
+    destroy_own(t, t.main, t.unwinding);
   }
   if (has_own(t, t.main)) report_own(t.main);
   give_up_the_rest(t);

@@ -23,6 +23,7 @@
 #include <greenlet/error.hpp>
 #include <greenlet/exit.hpp>
 #include <greenlet/handle.hpp>
+#include <greenlet/local.hpp>
 #include <greenlet/unraisable.hpp>
 #include <greenlet/value.hpp>
 #include <greenlet/weak.hpp>
