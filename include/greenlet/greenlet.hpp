@@ -22,6 +22,7 @@
 #include <greenlet/counts.hpp>
 #include <greenlet/error.hpp>
 #include <greenlet/exit.hpp>
+#include <greenlet/generator.hpp>
 #include <greenlet/handle.hpp>
 #include <greenlet/local.hpp>
 #include <greenlet/unraisable.hpp>
