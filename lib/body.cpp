@@ -3,6 +3,7 @@
 #include "body.hpp"
 
 #include "census.hpp"
+#include "own.hpp"
 #include "thread.hpp"
 
 #include <greenlet/attributes.hpp>
@@ -39,6 +40,7 @@ body* bury(body* b) noexcept {
   b->unused_run = {};
   b->slot = {};
   b->held = nullptr;
+  bury_own(b);
   b->special.reset();
   if (b->delete_user_data) b->delete_user_data(b->user_data.load(std::memory_order_relaxed));
   b->name.reset();

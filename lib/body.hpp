@@ -29,6 +29,8 @@ struct access {
 
 namespace detail {
 
+struct context_map;
+struct local_table;
 struct thread_record;
 
 // What few greenlets have, and a switch looks at only behind the attention word.
@@ -70,7 +72,7 @@ struct body {
   // --- Life and description.
   std::atomic<std::size_t> strong{1};
   std::atomic<std::size_t> weak{1};  // the strong ones together hold one
-  body_lock lock;                    // over parent, name, run, user data, and the step from unstarted to active
+  body_lock lock;                    // over parent, name, run, user data, variables, and the step from unstarted to active
   const bool main;
   bool own_fp_env = false;
   std::exception_ptr held;           // thrown into it while it could not throw: its next switch throws this
@@ -81,6 +83,8 @@ struct body {
   std::atomic<void*> user_data{nullptr};
   void (*delete_user_data)(void*) = nullptr;
   std::shared_ptr<const std::string> name;
+  context_map* variables = nullptr;  // its context; counted. Null until the first is set
+  local_table* locals = nullptr;     // its values of locals; null until the first is made
   const std::uint64_t id;
   greenlet self;                     // current()'s answer: not counted
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A greenlet's beginning and end: its first frame, its function, and who gets the result.
+#include "own.hpp"
 #include "thread.hpp"
 
 #include <cxxabi.h>
@@ -53,9 +54,7 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
     if (!result.thrown) impossible("an exception of another language has left a greenlet");
   }
   // The callable goes while the greenlet is still current and active: its destructor may switch.
-  self->ending = true;
-  self->unused_run = {};
-  self->run = {};
+  finish_own(t, self);
   return result;
 }
 
@@ -81,8 +80,7 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
 // with its stack, and the unwind goes on in the main greenlet (parcel.cpp).
 [[noreturn]] void leave_by_force(thread_record& t) noexcept {
   body* const self = t.running();
-  self->unused_run = {};
-  self->run = {};
+  finish_own(t, self);
   parcel rest;
   rest.forced = true;
   rest.forced_state = *t.exceptions;

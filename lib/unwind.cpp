@@ -2,16 +2,13 @@
 // A thread's end: every greenlet of it is unwound, on it, before it can be joined.
 #include <greenlet/thread.hpp>
 
+#include "own.hpp"
 #include "thread.hpp"
 
 #include <utility>
 
 namespace greenlets::detail {
 namespace {
-
-// How often a greenlet is told to end before it is reported and left; also how many generations of
-// greenlets may start others while they die.
-constexpr unsigned most_rounds = 16;
 
 body* next_of_round(thread_record& t, unsigned round) noexcept {
   for (body* b = t.active; b; b = b->next_active)
@@ -80,6 +77,10 @@ void survive(thread_record& t, body* self) noexcept {
   t.survives_in = std::exchange(surviving_record(), &t);
 }
 
+bool is_in_use(thread_record& t, body* self) noexcept {
+  return t.active || t.wants(attention::dropped) || has_own(t, t.main) || has_own(t, self);
+}
+
 void unref_all(body* dropped) noexcept {
   while (body* b = dropped) {
     dropped = std::exchange(b->next_dropped, nullptr);
@@ -94,7 +95,7 @@ void unwind(thread_record& t) noexcept {
   t.unwinding = 1;
   body* const self = t.running();
   if (self != t.main) unlist(t, self);  // the one who has asked for it goes on
-  for (; t.unwinding <= most_rounds && (t.active || t.wants(attention::dropped)); ++t.unwinding) {
+  for (; t.unwinding <= most_rounds && is_in_use(t, self); ++t.unwinding) {
     flush_dropped(t);
     while (body* b = next_of_round(t, t.unwinding)) {
       b->kills = t.unwinding;
@@ -102,7 +103,11 @@ void unwind(thread_record& t) noexcept {
       unwind_one(t, b, greenlet_exit::reason::thread_exit);
       unref(b);
     }
+    destroy_own(t, t.main, t.unwinding);
+    if (self != t.main) destroy_own(t, self, t.unwinding);
   }
+  if (has_own(t, t.main)) report_own(t.main);
+  if (self != t.main && has_own(t, self)) report_own(self);
   give_up_the_rest(t);
   // Their destructors are user code; what that starts and drops goes as everything else.
   t.tracer = nullptr;

@@ -29,6 +29,10 @@ enum class errc {
   stack_limit,           ///< the system allows no more guarded stacks
   already_waiting,       ///< another greenlet already waits for the same thing, which takes one
   in_hook,               ///< a hook of attributes::on_switch() must not switch
+  no_value,              ///< the context variable has neither a value nor a default
+  wrong_token,           ///< the token is not from this variable, is of another context, or is used up
+  already_entered,       ///< the context is in use by another context::run()
+  out_of_turn,           ///< a generator is read while it runs, or gives while nobody reads
 };
 
 /// Misuse of the library. Thrown before any state has changed, so the caller may go on.

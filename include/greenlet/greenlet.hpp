@@ -18,10 +18,13 @@
 #define GREENLET_GREENLET_HPP
 
 #include <greenlet/attributes.hpp>
+#include <greenlet/context.hpp>
 #include <greenlet/counts.hpp>
 #include <greenlet/error.hpp>
 #include <greenlet/exit.hpp>
+#include <greenlet/generator.hpp>
 #include <greenlet/handle.hpp>
+#include <greenlet/local.hpp>
 #include <greenlet/thread.hpp>
 #include <greenlet/trace.hpp>
 #include <greenlet/unraisable.hpp>

@@ -18,6 +18,8 @@
 
 namespace greenlets {
 
+class context;  // <greenlet/context.hpp>
+
 /// Where a greenlet is in its life. There is no way back.
 enum class greenlet_state {
   unstarted,  ///< has no stack and belongs to no thread yet
@@ -172,6 +174,17 @@ class GREENLET_API greenlet {
   /// Throws: error (empty_handle, main_parent, cyclic_parent, parent_thread, different_thread,
   /// thread_exited).
   void set_parent(const greenlet& p) const;
+
+  /// What its context variables are; empty when it has no context yet. On the running greenlet that
+  /// is the live context: what it sets is seen there. A dead one still has the last it had, unless
+  /// its thread's exit has ended it.
+  /// Switches: no. Thread: any, but not while another thread runs the greenlet.
+  /// Throws: error (empty_handle, different_thread). Needs <greenlet/context.hpp>, as set_context() does.
+  context get_context() const;
+  /// Gives it this context: at once if it is running, to go on with if suspended, to begin with if
+  /// unstarted. Empty: a fresh one is made when it next sets a variable.
+  /// Switches: no, unless the destructor of a value does that the old context held.
+  void set_context(context c) const;
 
   // The predicates never change anything and may be called from any thread; from another thread
   // than the greenlet's own the answer may be old when it arrives. False for an empty handle.
