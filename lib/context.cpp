@@ -24,7 +24,7 @@ struct context_map {
   std::atomic<std::size_t> references{1};
   std::atomic<bool> entered{false};  // by an entered_context
   const std::uint64_t key = new_key();
-  spinlock lock;
+  context_lock lock;
   std::vector<entry> entries;  // by key
 
   auto place_of(std::uint64_t k) noexcept {

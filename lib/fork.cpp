@@ -21,9 +21,11 @@ void before() {
   unraisable_lock().lock();
   lock_lineage();
   body_lock::lock_all();
+  context_lock::lock_all();
 }
 
 void unlock() noexcept {
+  context_lock::unlock_all();
   body_lock::unlock_all();
   unlock_lineage();
   unraisable_lock().unlock();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Locks for a handful of instructions: one, and those of all bodies.
+// Locks for a handful of instructions: one, and those of all objects of a kind.
 #ifndef LIB_SPINLOCK_HPP
 #define LIB_SPINLOCK_HPP
 
@@ -22,10 +22,11 @@ class spinlock {
   std::atomic<bool> locked_{false};
 };
 
-// A body's lock is one of a few that all bodies share, chosen by its address: so that fork() can take
-// all there are, and the child never finds one that a thread held which does not exist there. Hence
-// nobody may hold two bodies' locks at once.
-class body_lock {
+// An object's lock is one of a few that all of its kind share, chosen by its address: so that fork() can
+// take all there are, and the child never finds one that a thread held which does not exist there. Hence
+// nobody may hold two of a kind at once.
+template <class Kind>
+class shared_lock {
  public:
   void lock() noexcept { mine().lock(); }
   void unlock() noexcept { mine().unlock(); }
@@ -45,6 +46,9 @@ class body_lock {
 
   spinlock& mine() noexcept { return all[reinterpret_cast<std::uintptr_t>(this) / 64 % 64].lock; }
 };
+
+using body_lock = shared_lock<struct body>;
+using context_lock = shared_lock<struct context_map>;  // a leaf
 
 }  // namespace greenlets::detail
 

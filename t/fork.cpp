@@ -247,9 +247,15 @@ TEST_CASE("200, 202, B46: a thousand forks while other threads switch, make, dro
   greenlet shared[8];
   for (greenlet& g : shared) g = greenlet([] { switch_to_parent(); });
 
+  static context_var<int> number("number", 0);
+  number.set(1);
+  const context ours = current().get_context();  // one map for all threads
+
   const auto busy = [&](unsigned seed) {
     std::mt19937 random(seed);
+    main_greenlet().set_context(ours);
     while (!stop) {
+      number.set(static_cast<int>(seed));
       greenlet a([](int n) {
         for (;;) n = switch_to_parent(n + 1).get<int>();
       });
@@ -298,6 +304,9 @@ TEST_CASE("200, 202, B46: a thousand forks while other threads switch, make, dro
         a.set_name("child");
         right = right && a.name() == "child" && a.switch_to(3).get<int>() == 3;
         a.set_parent(mine);
+        main_greenlet().set_context(ours);
+        number.set(-1);
+        right = right && number.get() == -1 && ours == main_greenlet().get_context();
         settrace_all_threads(nullptr);
         set_unraisable_handler(nullptr);
         right = right && counts().threads == 1;
