@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Where control goes: past the dead, into the unstarted, up the tree.
+#include "fault.hpp"
 #include "thread.hpp"
 
 #include <exception>
@@ -35,6 +36,7 @@ body* route(thread_record& t, body* b, parcel& p, sender by) {
       if (!committed || !b->dead()) check_thread(t, b);
       if (b->is(life::active)) {
         if (b->thread() != &t) continue;  // unstarted when it was checked; another thread has taken it since
+        if (b != self) GREENLET_MAY_REFUSE(next_switch);
         if (b != self || by == sender::caller) return b;
       } else if (b->is(life::unstarted)) {
         if (!b->self.has_run()) {

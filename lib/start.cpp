@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A greenlet's beginning and end: its first frame, its function, and who gets the result.
+#include "fault.hpp"
 #include "thread.hpp"
 
 #include <cxxabi.h>
@@ -88,6 +89,7 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
 }
 
 void start(thread_record& t, body* b, std::uint64_t as_of) {
+  GREENLET_MAY_REFUSE(first_switch);
   stack* const memory = t.pool.take(b->stack_size, &first_function, &t, t.machine);
   // Under the lock, for another thread may be doing the same, or moving it to another tree.
   for (bool ours = true; ours; ours = belongs_to(t, b)) {

@@ -3,6 +3,7 @@
 #include "thread.hpp"
 
 #include "census.hpp"
+#include "fault.hpp"
 
 #include <greenlet/counts.hpp>
 
@@ -26,7 +27,8 @@ pthread_key_t exit_key() {
   struct key {
     pthread_key_t value;
     key() {
-      check(pthread_key_create(&value, [](void* t) { unwind(*static_cast<thread_record*>(t)); }),
+      check(GREENLET_MAY_FAIL(pthread_key_create, errno, &value,
+                              [](void* t) { unwind(*static_cast<thread_record*>(t)); }),
             "pthread_key_create");
     }
   };
@@ -43,7 +45,7 @@ std::string name_of_this_thread() {
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
   auto* const made = new thread_record;
-  if (const int code = pthread_setspecific(key, made)) {
+  if (const int code = GREENLET_MAY_FAIL(pthread_setspecific, errno, key, made)) {
     end_record(*made);
     check(code, "pthread_setspecific");
   }
