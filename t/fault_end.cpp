@@ -340,6 +340,7 @@ struct thread_exiting {
   }
 };
 
+#ifndef T_TSAN
 // pthread_exit in a greenlet: its stack, the main one's and the others are unwound.
 struct thread_exiting_by_force {
   witness other;
@@ -377,6 +378,8 @@ struct thread_exiting_by_force {
   }
   bool right(const std::exception_ptr& e) const { return other.exits + other.others == 1 && other.destroyed == 1 && destroyed == (e ? 1 : 2); }
 };
+
+#endif
 
 // An exception thrown into one that is inside a destructor which drops a handle waits for its next switch.
 // Who threw it has refused to end.
@@ -489,10 +492,12 @@ TEST_CASE("a thread whose first use fails can try again, and its exit unwinds al
   if (faults::can_refuse_memory()) CHECK(n[kind::allocation] >= 5);
 }
 
+#ifndef T_TSAN  // which cannot do that on a stack of ours
 TEST_CASE("pthread_exit in a greenlet ends the thread, whatever fails") {
   const auto n = exhaust<thread_exiting_by_force>("pthread_exit in a greenlet");
   CHECK(n[kind::mmap] == 1);
 }
+#endif
 
 TEST_CASE("what is thrown into a greenlet that is dropping a handle is not lost, whatever fails") {
   exhaust<held_back>("an exception held back");

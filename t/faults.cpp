@@ -191,16 +191,13 @@ void* given(void* block) noexcept {
 #if defined(T_ASAN) || defined(T_TSAN)
 
 // Their malloc cannot be replaced.
-void* operator new(std::size_t size) {
-  void* const block = memory_refused() ? nullptr : given(std::malloc(size != 0 ? size : 1));
-  if (!block) throw std::bad_alloc();
-  return block;
-}
-void operator delete(void* block) noexcept {
+namespace {
+void* allocate(std::size_t size) noexcept { return memory_refused() ? nullptr : given(std::malloc(size)); }
+void release(void* block) noexcept {
   if (block) --faults::live;
   std::free(block);
 }
-void operator delete(void* block, std::size_t) noexcept { operator delete(block); }
+}  // namespace
 
 #else
 
@@ -266,4 +263,18 @@ __attribute__((visibility("default"))) void free(void* block) noexcept {
 
 }  // extern "C"
 
+namespace {
+void* allocate(std::size_t size) noexcept { return malloc(size); }
+void release(void* block) noexcept { free(block); }
+}  // namespace
+
 #endif
+
+// The C++ library's own would do, but for valgrind, which puts its own in the place of that.
+void* operator new(std::size_t size) {
+  void* const block = allocate(size != 0 ? size : 1);
+  if (!block) throw std::bad_alloc();
+  return block;
+}
+void operator delete(void* block) noexcept { release(block); }
+void operator delete(void* block, std::size_t) noexcept { release(block); }

@@ -67,7 +67,8 @@ class counted {
 
 // Blocks that malloc has given and that were not freed, of the whole process.
 long live_allocations() noexcept;
-// Whether malloc can be refused here; valgrind may put its own in the place of ours.
+// Whether memory can be refused here: not when valgrind puts its malloc in the place of ours, which
+// --soname-synonyms=somalloc=nouserintercepts tells it not to do.
 bool can_refuse_memory() noexcept;
 
 // Greenlets that have nothing to do with what fails, and must not notice.
