@@ -32,7 +32,7 @@ enum class kind : unsigned char {
   // Whoever asks: library, C++ runtime, C library, user code. What malloc and its like give; only operator
   // new's under sanitizers, which have a malloc of their own.
   allocation,
-  // What socket, accept4, eventfd, epoll_create1, pipe2, timerfd and dup give.
+  // What socket, accept4 and epoll_create1 give; in t/fault_hub.
   descriptor,
 };
 
@@ -51,6 +51,8 @@ struct outcome {
 // Only calls on threads that are inside a `counted` are counted, and refused.
 void arm(const plan& p, std::size_t nth) noexcept;
 outcome disarm() noexcept;
+// Whether this call is to fail; with which error.
+int ask(kind k) noexcept;
 
 class counted {
  public:
@@ -67,6 +69,7 @@ class counted {
 
 // Blocks that malloc has given and that were not freed, of the whole process.
 long live_allocations() noexcept;
+int open_descriptors() noexcept;
 // Whether memory can be refused here: not when valgrind puts its malloc in the place of ours, which
 // --soname-synonyms=somalloc=nouserintercepts tells it not to do.
 bool can_refuse_memory() noexcept;
@@ -103,7 +106,7 @@ struct totals {
 //                                                thrown `e` (or has not), and repeats what has failed.
 // It is made anew, of the same arguments, and run first with no fault, then once for every call of every kind.
 template <class Scenario, class... A>
-totals exhaust(const char* name, const A&... arguments) {
+totals exhaust_by(const std::vector<plan>& ways, const char* name, const A&... arguments) {
   totals counts;
   const auto once = [&](const plan& p, std::size_t nth) {
     outcome result{};
@@ -136,7 +139,7 @@ totals exhaust(const char* name, const A&... arguments) {
   };
   // What is made at a first use, and kept: the buffers of streams, a thread's stack in the C library.
   for (int n = 0; n < 2; ++n) once({kind::allocation, ENOMEM}, 0);
-  for (const plan& p : plans()) {
+  for (const plan& p : ways) {
     if (p.what == kind::allocation && !can_refuse_memory()) continue;
     const outcome whole = once(p, 0);
     counts.of[static_cast<std::size_t>(p.what)] = whole.calls;
@@ -145,10 +148,12 @@ totals exhaust(const char* name, const A&... arguments) {
       greenlets::trim_stacks();
       const auto before = greenlets::counts();
       const long blocks = live_allocations();
+      const int descriptors = open_descriptors();
       refused = once(p, nth).refused;
       greenlets::trim_stacks();
       INFO(text(name, p, nth));
       REQUIRE(live_allocations() == blocks);
+      REQUIRE(open_descriptors() == descriptors);
       REQUIRE(greenlets::counts().greenlets == before.greenlets);
       REQUIRE(greenlets::counts().stacks == before.stacks);
       REQUIRE(greenlets::counts().threads == before.threads);
@@ -156,6 +161,11 @@ totals exhaust(const char* name, const A&... arguments) {
     }
   }
   return counts;
+}
+
+template <class Scenario, class... A>
+totals exhaust(const char* name, const A&... arguments) {
+  return exhaust_by<Scenario>(plans(), name, arguments...);
 }
 
 }  // namespace faults
