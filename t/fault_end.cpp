@@ -512,3 +512,32 @@ TEST_CASE("194: weak handles need nothing that can fail") {
   const auto n = exhaust<weak_handles>("weak handles");
   if (faults::can_refuse_memory()) CHECK(n[kind::allocation] == 0);
 }
+
+TEST_CASE("20: a thread with no memory left at all unwinds any number of greenlets when it exits") {
+  // The C++ runtime keeps some 70 KB for exceptions when there is no memory, and ends the process when
+  // that is used up: each exit must be gone before the next is thrown.
+  constexpr int many = 3000;
+  static int destroyed;
+  destroyed = 0;
+  struct guard {
+    ~guard() { ++destroyed; }
+  };
+  std::vector<greenlet> kept;
+  std::thread([&] {
+    for (int n = 0; n < many; ++n) {
+      kept.emplace_back(attributes().stack_size(16 * 1024), [] {
+        const guard g;
+        switch_to_parent();
+      });
+      kept.back().switch_to();
+    }
+    faults::arm({kind::allocation, ENOMEM, true}, 1);
+    counted::for_good();
+  }).join();
+  [[maybe_unused]] const auto all = faults::disarm();
+  CHECK(destroyed == many);
+  for (const greenlet& g : kept) REQUIRE(g.state() == greenlet_state::unwound);
+#if !defined(T_ASAN) && !defined(T_TSAN)
+  if (faults::can_refuse_memory()) CHECK(all.calls >= many);
+#endif
+}

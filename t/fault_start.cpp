@@ -4,6 +4,7 @@
 
 #include <array>
 #include <functional>
+#include <thread>
 #include <tuple>
 
 using namespace greenlets;
@@ -170,6 +171,61 @@ struct ring {
   }
 };
 
+// The same when another thread has dropped a greenlet of ours: it is unwound on the way, and may even drop
+// the handle that is switched to.
+struct switching_with_one_dropped {
+  int exits = 0, received = 0;
+  value got;
+  greenlet g{[this] {
+    for (value v = switch_to_parent();;) {
+      ++received;
+      v = switch_to_parent(v.take<large>());
+    }
+  }};
+  weak_greenlet target{g};
+  greenlet dropped{[this] {
+    try {
+      switch_to_parent();
+    } catch (const greenlet_exit&) {
+      ++exits;
+      g = greenlet();
+      throw;
+    }
+  }};
+
+  switching_with_one_dropped() {
+    g.switch_to();
+    dropped.switch_to();
+    std::thread([this] { dropped = greenlet(); }).join();
+  }
+  void act() { got = g.switch_to(numbered(3)); }
+  bool right(const std::exception_ptr& e) {
+    if (exits == 0) act();  // the value could not even be packed
+    // It was kept for the switch alone: afterwards it is unwound, and what it had sent is here.
+    return exits == 1 && g.empty() && target.expired() && (e || (received == 1 && got.get<large>() == numbered(3)));
+  }
+};
+
+// A new parent; the old one's last handle goes, and it is unwound.
+struct changing_parents {
+  int exits = 0;
+  greenlet main = current();
+  greenlet g{attributes().parent(greenlet([this] {
+    try {
+      switch_to_parent();
+    } catch (const greenlet_exit&) {
+      ++exits;
+      throw;
+    }
+  }))};
+
+  changing_parents() {
+    g.parent().switch_to();
+  }
+  void act() { g.set_parent(main); }
+  bool right(const std::exception_ptr& e) const { return !e && exits == 1 && g.parent() == main; }
+};
+
 }  // namespace
 
 TEST_CASE("a greenlet that cannot be made is not there, and can be made afterwards") {
@@ -212,4 +268,13 @@ TEST_CASE("59: a suspended greenlet that cannot be switched to stays suspended, 
     CHECK(n[kind::next_switch] == 2);
   }
   CHECK(exhaust<ring>("a ring")[kind::next_switch] == 3);
+}
+
+TEST_CASE("a switch that is to unwind one first keeps its target meanwhile, and no longer") {
+  exhaust<switching_with_one_dropped>("switching with one dropped elsewhere");
+}
+
+TEST_CASE("set_parent() cannot fail for want of anything") {
+  const auto n = exhaust<changing_parents>("changing parents");
+  CHECK(n[kind::first_switch] == 0);
 }

@@ -89,6 +89,15 @@ class bystanders {
   greenlets::greenlet unstarted_;
 };
 
+// Nothing is printed of what a scenario cannot help.
+struct unheard {
+  greenlets::unraisable_handler before = greenlets::set_unraisable_handler([](const greenlets::greenlet&, const std::exception_ptr&) {});
+  unheard() = default;
+  unheard(const unheard&) = delete;
+  unheard& operator=(const unheard&) = delete;
+  ~unheard() { greenlets::set_unraisable_handler(before); }
+};
+
 // Whether `e` is what the documentation says of this failure.
 bool documented(const plan& p, const std::exception_ptr& e);
 std::string text(const char* name, const plan& p, std::size_t nth);
@@ -112,6 +121,7 @@ totals exhaust_by(const std::vector<plan>& ways, const char* name, const A&... a
     outcome result{};
     bool thrown = false, expected = true, right = false, others = false;
     {
+      const unheard quiet;
       bystanders idle;
       Scenario s(arguments...);
       greenlets::trim_stacks();  // so that each run maps its own
