@@ -3,8 +3,10 @@
 // not exist there; their greenlets are dead, as if the threads had exited, but nothing of them is
 // destroyed, for what is on their stacks may be half made, and other threads' locks may be held.
 #include "census.hpp"
+#include "fault.hpp"
 #include "threads.hpp"
 
+#include <cerrno>
 #include <pthread.h>
 #include <system_error>
 #include <unistd.h>
@@ -56,7 +58,7 @@ void in_child() {
 }  // namespace
 
 void watch_forks() {
-  if (const int code = pthread_atfork(&before, &in_parent, &in_child))
+  if (const int code = GREENLET_MAY_FAIL(pthread_atfork, errno, &before, &in_parent, &in_child))
     throw std::system_error(code, std::system_category(), "pthread_atfork");
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Where control goes: past the dead, into the unstarted, up the tree.
+#include "fault.hpp"
 #include "thread.hpp"
 
 #include <cxxabi.h>
@@ -68,6 +69,7 @@ GREENLET_CATCHES_FORCED_UNWIND body* route(thread_record& t, body* b, parcel& p,
       if (!committed || !b->dead()) check_thread(t, b);
       if (b->is(life::active) && !b->dead()) {
         if (b->thread() != &t) continue;  // unstarted when it was checked; another thread has taken it since
+        if (b != self) GREENLET_MAY_REFUSE(next_switch);
         if (b != self || by == sender::caller) return b;
       } else if (b->is(life::unstarted)) {
         if (resolved.ask(t, b)) continue;  // user code has run: look again

@@ -3,6 +3,7 @@
 #include "stack.hpp"
 
 #include "census.hpp"
+#include "fault.hpp"
 
 #include <greenlet/error.hpp>
 
@@ -32,9 +33,10 @@ stack* map_stack(std::size_t usable, machine::entry call, void* argument, machin
   const std::size_t page = page_size();
   const std::size_t mapped = usable + 2 * page;  // the guard below, struct stack and the first frame above
   void* const mapping =
-      mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+      GREENLET_MAY_FAIL(mmap, MAP_FAILED, nullptr, mapped, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (mapping == MAP_FAILED) throw_system(errno, "mmap", usable);
-  if (mprotect(mapping, page, PROT_NONE) != 0) {
+  if (GREENLET_MAY_FAIL(mprotect, -1, mapping, page, PROT_NONE) != 0) {
     const int code = errno;
     munmap(mapping, mapped);
     if (code != ENOMEM) throw_system(code, "mprotect", usable);
@@ -43,7 +45,7 @@ stack* map_stack(std::size_t usable, machine::entry call, void* argument, machin
                     std::to_string(census.stacks.load(std::memory_order_relaxed)) + " stacks are mapped");
   }
   // A stack on a huge page would cost 2 MiB as soon as it is touched. Advice: it may fail.
-  madvise(mapping, mapped, MADV_NOHUGEPAGE);
+  static_cast<void>(GREENLET_MAY_FAIL(madvise, -1, mapping, mapped, MADV_NOHUGEPAGE));
 
   char* const top = static_cast<char*>(mapping) + mapped - ((sizeof(stack) + 63) & ~std::size_t{63});
   auto* made = ::new (static_cast<void*>(top)) stack{};

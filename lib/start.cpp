@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A greenlet's beginning and end: its first frame, its function, and who gets the result.
+#include "fault.hpp"
 #include "own.hpp"
 #include "thread.hpp"
 
@@ -110,7 +111,10 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
   }
 }
 
-stack* take_stack(thread_record& t, body* b) { return t.pool.take(b->stack_size, &first_function, &t, t.machine); }
+stack* take_stack(thread_record& t, body* b) {
+  GREENLET_MAY_REFUSE(first_switch);
+  return t.pool.take(b->stack_size, &first_function, &t, t.machine);
+}
 
 void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, stack* memory) {
   // Under the lock, for another thread may be doing the same, or moving it to another tree.

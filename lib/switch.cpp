@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The switch: from the public call to the jump, and what is done on arrival.
+#include "fault.hpp"
 #include "thread.hpp"
 
 #include <mutex>
@@ -56,6 +57,8 @@ parcel deliver(thread_record& t, body* target, parcel&& p, pinned& pin) {
       throw;
     }
     if (next == t.running()) return keep(t, std::move(p));
+  } else {
+    GREENLET_MAY_REFUSE(next_switch);
   }
   pin.release();
   arrival how;

@@ -3,6 +3,7 @@
 #include "thread.hpp"
 
 #include "census.hpp"
+#include "fault.hpp"
 #include "threads.hpp"
 
 #include <greenlet/counts.hpp>
@@ -29,7 +30,8 @@ pthread_key_t exit_key() {
   struct key {
     pthread_key_t value;
     key() {
-      check(pthread_key_create(&value, [](void* t) { exit_thread(*static_cast<thread_record*>(t)); }),
+      check(GREENLET_MAY_FAIL(pthread_key_create, errno, &value,
+                              [](void* t) { exit_thread(*static_cast<thread_record*>(t)); }),
             "pthread_key_create");
       try {
         watch_forks();
@@ -54,7 +56,7 @@ thread_record* first = nullptr;  // of the list of all records
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
   auto* const made = new thread_record;
-  if (const int code = pthread_setspecific(key, made)) {
+  if (const int code = GREENLET_MAY_FAIL(pthread_setspecific, errno, key, made)) {
     end_record(*made);
     check(code, "pthread_setspecific");
   }

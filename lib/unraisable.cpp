@@ -7,8 +7,11 @@
 #include "thread.hpp"
 #include "threads.hpp"
 
+#include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <pthread.h>
 #include <stdexcept>
 #include <unistd.h>
@@ -24,6 +27,11 @@ struct handler_slot {
 
 immortal<handler_slot> the_slot;
 
+std::shared_ptr<const unraisable_handler> handler_now() noexcept {
+  const std::lock_guard lock(the_slot.value.lock);
+  return the_slot.value.handler;
+}
+
 // A write() in a handler is a cancellation point, and nothing may be unwound through us.
 class no_cancel {
  public:
@@ -36,12 +44,42 @@ class no_cancel {
   int before_ = 0;
 };
 
-void print(body* b, const std::exception_ptr& e) {
-  const std::string line = "greenlet: exception ignored in " + describe(b) + ": " + describe(e) + "\n";
-  if (write(STDERR_FILENO, line.data(), line.size()) < 0) {
+void print(const char* line, std::size_t length) noexcept {
+  if (write(STDERR_FILENO, line, length) < 0) {
     // Nobody can be told.
   }
 }
+
+// Of what can be said without memory; no more of it than fits.
+void print_briefly(const body* b, const std::exception_ptr& e) noexcept {
+  char line[400];
+  const auto format = [&](const char* what) {
+    const int length = std::snprintf(line, sizeof line, "greenlet: exception ignored in greenlet %llu: %.300s\n",
+                                     b ? static_cast<unsigned long long>(b->id) : 0ULL, what);
+    print(line, std::min(static_cast<std::size_t>(std::max(length, 0)), sizeof line - 1));
+  };
+  try {
+    std::rethrow_exception(e);
+  } catch (const std::exception& x) {
+    format(x.what());
+  } catch (...) {
+    format("there is no memory to say which");
+  }
+}
+
+void print(body* b, const std::exception_ptr& e) noexcept {
+  try {
+    const std::string line = "greenlet: exception ignored in " + describe(b) + ": " + describe(e) + "\n";
+    print(line.data(), line.size());
+  } catch (...) {
+    print_briefly(b, e);
+  }
+}
+
+// Of report_refusal(), when there is no memory for the greenlet's description.
+struct refusal : std::exception {
+  const char* what() const noexcept override { return "greenlet_exit did not kill the greenlet"; }
+};
 
 }  // namespace
 
@@ -49,22 +87,14 @@ std::mutex& unraisable_lock() noexcept { return the_slot.value.lock; }
 
 void report_unraisable(body* b, std::exception_ptr e) noexcept {
   const no_cancel guard;
+  const std::shared_ptr<const unraisable_handler> handler = handler_now();
+  if (!handler) return print(b, e);
+  const greenlet g = b ? b->self : greenlet();
   try {
-    std::shared_ptr<const unraisable_handler> handler;
-    {
-      const std::lock_guard lock(the_slot.value.lock);
-      handler = the_slot.value.handler;
-    }
-    if (!handler) return print(b, e);
-    const greenlet g = b ? b->self : greenlet();
-    try {
-      (*handler)(g, e);
-    } catch (...) {
-      print(b, e);
-      print(b, std::current_exception());
-    }
+    (*handler)(g, e);
   } catch (...) {
-    // No memory even for the message.
+    print(b, e);
+    print(b, std::current_exception());
   }
 }
 
@@ -73,7 +103,7 @@ void report_refusal(body* b) noexcept {
   try {
     e = std::make_exception_ptr(std::runtime_error("greenlet_exit did not kill " + describe(b)));
   } catch (...) {
-    e = std::current_exception();
+    e = std::make_exception_ptr(refusal());
   }
   report_unraisable(b, e);
 }
@@ -87,11 +117,15 @@ void report_unraisable(const greenlet& g, std::exception_ptr e) noexcept {
 unraisable_handler set_unraisable_handler(unraisable_handler handler) {
   auto next = handler ? std::make_shared<const unraisable_handler>(std::move(handler)) : nullptr;
   detail::handler_slot& slot = detail::the_slot.value;
-  {
+  for (;;) {
+    // The old one is copied first, for that may fail; and not under the lock, for it is user code.
+    const std::shared_ptr<const unraisable_handler> before = detail::handler_now();
+    unraisable_handler old = before ? *before : unraisable_handler();
     const std::lock_guard lock(slot.lock);
+    if (slot.handler != before) continue;
     slot.handler.swap(next);
+    return old;
   }
-  return next ? *next : unraisable_handler();
 }
 
 }  // namespace greenlets

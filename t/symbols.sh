@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# A library exports its namespace and nothing else.
+# A library exports its namespace and nothing else, and holds nothing of the seam for failing calls.
 
 set -u
 command -v nm >/dev/null && command -v c++filt >/dev/null || { echo "skipped: no nm or c++filt"; exit 77; }
@@ -16,6 +16,15 @@ for la in $libraries; do
     libgreenlet) namespace='greenlets' ;;
     libgreenlet-*) namespace="greenlets::${name#libgreenlet-}" ;;
   esac
+  # lib/fault.hpp, by its namespace and by a string of it.
+  for file in "$so" "$builddir/lib/.libs/$name.a"; do
+    test -f "$file" || continue
+    if grep -Eq 'N9greenlets6detail5fault|first_switch' "$file"; then
+      echo "$file was built with GREENLET_FAULTS, or has been linked with what was"
+      status=1
+    fi
+  done
+
   # Absolute symbols are the names of version nodes.
   exported=$(nm -D --defined-only "$so" | awk '$2 != "A" { print $3 }' | sed 's/@.*//' | c++filt)
   test -n "$exported" || { echo "$so exports nothing"; status=1; }

@@ -137,16 +137,26 @@ class GREENLET_API greenlet {
   /// on to its nearest ancestor that is not dead; a greenlet_exit as a value.
   ///
   /// Switches: yes. Thread: the greenlet's own. Throws: as switch_to(); error(wrong_arguments) for a
-  /// null exception_ptr.
+  /// null exception_ptr; what copying or moving the object throws, before anything has changed.
   template <class E>
   value throw_in(E&& object) const {
     // In a statement of its own: a by-value parameter lives to the end of the full expression, and a
     // copy of the object may hold a handle to the greenlet that is about to be suspended here.
     std::exception_ptr thrown = [&] {
-      if constexpr (std::is_same_v<std::decay_t<E>, std::exception_ptr>)
+      using D = std::decay_t<E>;
+      if constexpr (std::is_same_v<D, std::exception_ptr>) {
         return std::exception_ptr(std::forward<E>(object));
-      else
-        return std::make_exception_ptr<std::decay_t<E>>(std::forward<E>(object));
+      } else if constexpr (std::is_nothrow_copy_constructible_v<D> && std::is_nothrow_move_constructible_v<D>) {
+        return std::make_exception_ptr<D>(std::forward<E>(object));
+      } else {
+        // When it cannot copy the object, make_exception_ptr refers to the exception that says so; but we
+        // are to be told of that, and not the target.
+        try {
+          throw D(std::forward<E>(object));
+        } catch (const D&) {
+          return std::current_exception();
+        }
+      }
     }();
     return detail::throw_in(*this, std::move(thrown));
   }

@@ -5,6 +5,7 @@
 // these belong to the thread, so each switch carries them over; that costs a second system call.
 #include "machine.hpp"
 
+#include "fault.hpp"
 #include "impossible.hpp"
 
 #include <csignal>
@@ -44,7 +45,7 @@ void begin(unsigned high, unsigned low) {
 void make(context& c, void* low, std::size_t size, entry call, void* argument, shared& s) noexcept {
   const std::size_t room = (sizeof(saved) + 63) & ~std::size_t{63};
   auto* first = reinterpret_cast<saved*>(static_cast<char*>(low) + size - room);
-  if (getcontext(&first->registers) != 0) impossible("getcontext failed");
+  if (GREENLET_MAY_FAIL(getcontext, -1, &first->registers) != 0) impossible("getcontext failed");
   first->registers.uc_stack.ss_sp = low;
   first->registers.uc_stack.ss_size = size - room;
   first->registers.uc_link = nullptr;
@@ -68,7 +69,7 @@ __attribute__((noinline)) GREENLET_NO_ASAN void jump(context& from, context& to,
   pthread_sigmask(SIG_SETMASK, nullptr, &there.registers.uc_sigmask);
   from.sp = &here;
   sanitizer::leave(from.fiber, to.fiber, for_good);
-  if (swapcontext(&here.registers, &there.registers) != 0) impossible("swapcontext failed");
+  if (GREENLET_MAY_FAIL(swapcontext, -1, &here.registers, &there.registers) != 0) impossible("swapcontext failed");
   arrived(from, s);
 }
 

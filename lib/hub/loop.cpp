@@ -6,6 +6,7 @@
 #include "sanitizer.hpp"
 
 #include <cxxabi.h>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -27,19 +28,21 @@ loop* loop::mine_if_any() noexcept { return of_this_thread; }
 loop& loop::mine() {
   if (!of_this_thread) {
     const loop_ref made(*new loop);
-    made->runner_ = greenlet(
-        [made](const greenlet* maker) {
-          struct closer {
-            loop& l;
-            ~closer() { l.close(); }
-          } at_any_exit{*made};
-          maker->switch_to();
-          made->run();
-        },
-        main_greenlet());
-    made->runner_.set_name("hub");
-    // Started at once, so that the thread's exit finds it and unwinds it.
-    made->runner_.switch_to(&current());
+    made->runner_ = greenlet(attributes().name("hub").parent(main_greenlet()), [made](const greenlet* maker) {
+      struct closer {
+        loop& l;
+        ~closer() { l.close(); }
+      } at_any_exit{*made};
+      maker->switch_to();
+      made->run();
+    });
+    try {
+      // Started at once, so that the thread's exit finds it and unwinds it.
+      made->runner_.switch_to(&current());
+    } catch (...) {
+      made->runner_ = {};  // unstarted, it keeps what it runs, which keeps the loop, which keeps it
+      throw;
+    }
     of_this_thread = &*made;
     greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
   }
@@ -154,9 +157,16 @@ void loop::resume(waiter* w) {
   }
 }
 
-// Everybody waits for somebody else. The main greenlet is told; it is always suspended here.
+// Everybody waits for somebody else. The main greenlet is told; it is always suspended here. When there
+// is no memory to say who waits, it is told that: nobody else would ever wake it.
 void loop::give_up_waiting() {
-  main_greenlet().throw_in(would_block_forever(who_waits()));
+  std::exception_ptr told;
+  try {
+    told = std::make_exception_ptr(would_block_forever(who_waits()));
+  } catch (const std::bad_alloc&) {
+    told = std::current_exception();
+  }
+  main_greenlet().throw_in(std::move(told));
 }
 
 void loop::close() noexcept {
@@ -203,10 +213,12 @@ void loop::on_bell(uv_async_t* bell) {
     const std::lock_guard lock(self.box_->lock);
     messages.swap(self.box_->messages);
   }
-  try {
-    for (auto& f : messages) spawn(std::move(f));
-  } catch (const std::exception&) {
-    report_unraisable(self.runner_, std::current_exception());  // no memory for a greenlet
+  for (auto& f : messages) {
+    try {
+      spawn(std::move(f));
+    } catch (const std::exception&) {
+      report_unraisable(self.runner_, std::current_exception());  // no memory for a greenlet; the next may have it
+    }
   }
 }
 

@@ -4,7 +4,10 @@
 
 #include "loop.hpp"
 
+#include <algorithm>
+#include <csignal>
 #include <deque>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -15,11 +18,25 @@ struct __attribute__((visibility("hidden"))) signals::state {
   detail::loop_ref home;
   std::vector<uv_signal_t*> handles;
   std::deque<int> caught;
+  std::vector<bool> pending;  // by number: caught when there was no memory to queue it; as a kernel does, once
   detail::wait_list waiting;
   bool stopped = false;
 
-  explicit state(detail::loop& l) noexcept : home(l) {}
+  explicit state(detail::loop& l) : home(l) {}
   ~state() { stop(); }
+
+  // Takes out what has been caught.
+  std::optional<int> next() noexcept {
+    std::optional<int> number;
+    if (!caught.empty()) {
+      number = caught.front();
+      caught.pop_front();
+    } else if (const auto at = std::find(pending.begin(), pending.end(), true); at != pending.end()) {
+      *at = false;
+      number = static_cast<int>(at - pending.begin());
+    }
+    return number;
+  }
 
   // Catches no more, and lets those go who wait.
   void stop() noexcept {
@@ -33,12 +50,19 @@ struct __attribute__((visibility("hidden"))) signals::state {
 
   static void on_signal(uv_signal_t* handle, int number) {
     auto& self = *static_cast<state*>(handle->data);
-    self.caught.push_back(number);
+    try {
+      self.caught.push_back(number);
+    } catch (const std::bad_alloc&) {
+      self.pending[static_cast<std::size_t>(number)] = true;
+    }
     self.waiting.wake_one();
   }
 };
 
 signals::signals(std::initializer_list<int> numbers) : state_(std::make_shared<state>(detail::loop::mine())) {
+  // Here: nothing that has been handed to libuv may be lost for want of memory.
+  state_->handles.reserve(numbers.size());
+  state_->pending.resize(NSIG);
   for (int number : numbers) {
     auto handle = std::make_unique<uv_signal_t>();
     detail::check_uv(uv_signal_init(state_->home->uv(), handle.get()), "uv_signal_init");
@@ -55,11 +79,11 @@ signals::~signals() { state_->stop(); }
 std::optional<int> signals::wait(deadline until) {
   const auto kept = state_;  // this object may go while we wait
   state& s = *kept;
-  while (s.caught.empty())
-    if (s.stopped || s.home->closed() || (!s.waiting.wait(until, true) && s.caught.empty())) return std::nullopt;
-  const int number = s.caught.front();
-  s.caught.pop_front();
-  return number;
+  for (;;) {
+    if (const auto number = s.next()) return number;
+    if (s.stopped || s.home->closed()) return std::nullopt;
+    if (!s.waiting.wait(until, true)) return s.next();
+  }
 }
 
 }  // namespace greenlets::hub

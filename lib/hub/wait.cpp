@@ -173,7 +173,10 @@ void loop::shut_down() {
         w->thrown = exit;
       }
     for (waiter* w = parked_; w; w = w->next_parked)
-      if (!std::exchange(w->told, true)) raise_soon(w->who, exit);
+      if (!w->told) {
+        raise_soon(w->who, exit);  // when there is no memory for it, the next shutdown() tries again
+        w->told = true;
+      }
     yield();  // the ready list is first come, first served: when we go on, they have had their turn
     try {
       while (unwinding_ > 0) unwound_.wait();

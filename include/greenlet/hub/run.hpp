@@ -31,7 +31,8 @@
 namespace greenlets::hub {
 
 /// Nothing could ever wake anybody in this hub: every greenlet waits for another one. Thrown into
-/// the thread's main greenlet. The second line of what() and those after it say who waits.
+/// the thread's main greenlet. The second line of what() and those after it say who waits. When there
+/// is no memory to say it, std::bad_alloc is thrown there instead.
 class GREENLET_API would_block_forever : public std::runtime_error {
  public:
   explicit would_block_forever(const std::string& who_waits);

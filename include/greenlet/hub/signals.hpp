@@ -20,14 +20,14 @@ namespace greenlets::hub {
 ///   int which = *stop.wait();
 class GREENLET_API signals {
  public:
-  /// Throws: std::system_error (a signal that cannot be caught).
+  /// Throws: std::system_error (a signal that cannot be caught), std::bad_alloc.
   explicit signals(std::initializer_list<int> numbers);
   signals(const signals&) = delete;
   signals& operator=(const signals&) = delete;
   ~signals();
 
   /// Waits for the next one; nothing when the deadline comes first, the hub ends, or this object goes.
-  /// Switches: to the hub. Thread: the one that made it.
+  /// Switches: to the hub. Thread: the one that made it. Throws: std::bad_alloc; nothing is lost then.
   std::optional<int> wait(deadline until = {});
 
  private:

@@ -62,7 +62,8 @@ class GREENLET_API listener {
   /// Waits for a connection. Errors that concern only the one that came are passed over. Without
   /// descriptors or memory the error is too_many_files_open (or the like) and the listener stays as
   /// it is: wait a little, and accept again.
-  /// Switches: to the hub, when nobody is there.
+  /// Switches: to the hub, when nobody is there. Throws: std::bad_alloc, when there is no memory to wait,
+  /// or for the one that came, which is then closed.
   io_result accept(connection& to, deadline until = {});
   void close() noexcept { descriptor_.close(); }
   bool is_open() const noexcept { return descriptor_.is_open(); }
