@@ -48,18 +48,18 @@ parcel keep(thread_record& t, parcel&& p) {
 parcel deliver(thread_record& t, body* target, parcel&& p, pinned& pin) {
   if (!target) throw error(errc::empty_handle, "the handle refers to no greenlet");
   body* next = target;
-  if (!target->is(life::active) || target->thread() != &t || target == t.running()) {
-    pin.pin(t);  // user code may run from here on
-    try {
+  try {
+    if (target->is(life::active) && target->thread() == &t && target != t.running()) {
+      GREENLET_MAY_REFUSE(next_switch);
+    } else {
+      pin.pin(t);  // user code may run from here on
       next = route(t, target, p, sender::caller);
-    } catch (...) {
-      drop_guests(t);
-      throw;
     }
-    if (next == t.running()) return keep(t, std::move(p));
-  } else {
-    GREENLET_MAY_REFUSE(next_switch);
+  } catch (...) {
+    drop_guests(t);
+    throw;
   }
+  if (next == t.running()) return keep(t, std::move(p));
   pin.release();
   arrival how;
   parcel got = jump(t, next, std::move(p), how);
