@@ -2,6 +2,7 @@
 // Unwinding one greenlet from outside: its last handle has gone, or its thread ends.
 #include "thread.hpp"
 
+#include <exception>
 #include <utility>
 
 namespace greenlets::detail {
@@ -40,6 +41,11 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
     unref(exchange_parent(b, parent));
   else
     unref(parent);  // it chose another parent meanwhile, and we are already dropped
+}
+
+std::exception_ptr take_held(thread_record& t, body* b) noexcept {
+  if (b->held && --t.holding == 0) t.lower(attention::held);
+  return std::exchange(b->held, nullptr);
 }
 
 void flush_dropped(thread_record& t) noexcept {

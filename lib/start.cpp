@@ -36,6 +36,14 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
   // The callable goes while the greenlet is still current and active: its destructor may switch.
   self->ending = true;
   self->run = {};
+  // What is held for its next switch is thrown by this one, its last, in place of the result. That is
+  // destroyed here, by user code.
+  while (std::exception_ptr held = take_held(t, self)) {
+    if (result.thrown)
+      report_unraisable(self, std::move(held));
+    else
+      exit_to_value(result = parcel(std::move(held)));
+  }
   return result;
 }
 

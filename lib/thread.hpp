@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <string>
 #include <sys/types.h>
@@ -125,6 +126,8 @@ void unlist(thread_record& t, body* b) noexcept;
 // Throws greenlet_exit into `b` (suspended, of this thread) and comes back when it has finished or
 // somebody switches here. What it throws otherwise is reported.
 void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept;
+// What is held for `b`, whose next switch will not throw it after this; null when nothing is.
+std::exception_ptr take_held(thread_record& t, body* b) noexcept;
 // Unwinds what other threads have dropped.
 void flush_dropped(thread_record& t) noexcept;
 

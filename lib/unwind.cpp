@@ -2,6 +2,7 @@
 // A thread's end: every greenlet of it is unwound, on it, before it can be joined.
 #include "thread.hpp"
 
+#include <exception>
 #include <utility>
 
 namespace greenlets::detail {
@@ -69,6 +70,7 @@ void unwind(thread_record& t) noexcept {
       unref(b);
     }
   }
+  if (std::exception_ptr held = take_held(t, t.main)) report_unraisable(t.main, std::move(held));
   give_up_the_rest(t);
   // From here on whoever drops a last handle finds the queue closed and the greenlet dead.
   unref_all(std::exchange(t.to_kill, nullptr));
