@@ -157,7 +157,7 @@ TEST_CASE("150: one thread with 20,000 unfinished greenlets leaves the memory as
     CHECK(counts().stacks == before.stacks);
     CHECK(all.front().state() == greenlet_state::unwound);
   };
-  std::size_t early = 0;
+  [[maybe_unused]] std::size_t early = 0;
   for (int round = 0; round < 3; ++round) {
     for (const std::function<void()>& each : {std::function<void()>(dropped_in_thread), std::function<void()>(dropped_after_exit)}) {
       destroyed = 0;
