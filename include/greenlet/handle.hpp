@@ -34,7 +34,8 @@ enum class greenlet_state {
 ///
 /// A child keeps its parent, as a handle would. So a greenlet on whose stack there is a handle to a
 /// child of its own, the usual parent of what it makes, keeps itself: it ends when it is thrown at,
-/// when that handle goes, or with its thread; not when its last handle elsewhere goes.
+/// when that handle goes, or with its thread; not when its last handle elsewhere goes. It keeps its
+/// callable until it ends: unstarted greenlets whose callables hold each other stay until reset_run().
 ///
 /// Two threads may use two handles to one greenlet; one handle object is not synchronised.
 /// "Switches: no" below means that no other greenlet runs meanwhile. "May unwind" means that the
