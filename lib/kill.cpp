@@ -2,6 +2,7 @@
 // Unwinding one greenlet from outside: its last handle has gone, or its thread ends.
 #include "thread.hpp"
 
+#include <exception>
 #include <utility>
 
 namespace greenlets::detail {
@@ -45,6 +46,11 @@ void hold(thread_record& t, body* b, std::exception_ptr e) noexcept {
   b->held = std::move(e);
   ++t.holding;
   t.raise(attention::held);
+}
+
+std::exception_ptr take_held(thread_record& t, body* b) noexcept {
+  if (b->held && --t.holding == 0) t.lower(attention::held);
+  return std::exchange(b->held, nullptr);
 }
 
 void flush_dropped(thread_record& t) noexcept {

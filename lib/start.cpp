@@ -30,10 +30,7 @@ void begin(thread_record& t, body* self, parcel& first) {
     self->beginning = true;
     self->unused_run = {};  // user code, which may switch
     self->beginning = false;
-    if (self->held) {
-      if (--t.holding == 0) t.lower(attention::held);
-      std::rethrow_exception(std::exchange(self->held, nullptr));
-    }
+    if (std::exception_ptr held = take_held(t, self)) std::rethrow_exception(std::move(held));
   }
   if (first.thrown) std::rethrow_exception(std::move(first.thrown));
 }
@@ -56,6 +53,14 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
   }
   // The callable goes while the greenlet is still current and active: its destructor may switch.
   finish_own(t, self);
+  // What is held for its next switch is thrown by this one, its last, in place of the result. That is
+  // destroyed here, by user code.
+  while (std::exception_ptr held = take_held(t, self)) {
+    if (result.thrown)
+      report_unraisable(self, std::move(held));
+    else
+      exit_to_value(result = parcel(std::move(held)));
+  }
   return result;
 }
 

@@ -97,10 +97,7 @@ void enter_slowly(thread_record& t) {
     rest.forced_state = t.forced_state;
     open(std::move(rest));
   }
-  if (self->held) {
-    if (--t.holding == 0) t.lower(attention::held);
-    std::rethrow_exception(std::exchange(self->held, nullptr));
-  }
+  if (self->held) std::rethrow_exception(take_held(t, self));
 }
 
 thread_record& entered() {

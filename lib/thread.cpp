@@ -56,6 +56,11 @@ thread_record* first = nullptr;  // of the list of all records
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
   auto* const made = new thread_record;
+  // The allocator is user code, which may have used the library meanwhile: t/allocations.cpp.
+  if (record) {
+    end_record(*made);
+    return *record;
+  }
   if (const int code = GREENLET_MAY_FAIL(pthread_setspecific, errno, key, made)) {
     end_record(*made);
     check(code, "pthread_setspecific");

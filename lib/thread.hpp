@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -208,6 +209,8 @@ void look_for_tracers(thread_record& t) noexcept;
 void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept;
 // Has the next switch of `b` (of this thread) throw it, because now `b` cannot.
 void hold(thread_record& t, body* b, std::exception_ptr e) noexcept;
+// What is held for `b`, whose next switch will not throw it after this; null when nothing is.
+std::exception_ptr take_held(thread_record& t, body* b) noexcept;
 // Unwinds what other threads have dropped.
 void flush_dropped(thread_record& t) noexcept;
 

@@ -5,6 +5,7 @@
 #include "own.hpp"
 #include "thread.hpp"
 
+#include <exception>
 #include <utility>
 
 namespace greenlets::detail {
@@ -71,7 +72,7 @@ void survive(thread_record& t, body* self) noexcept {
   t.survivor = std::exchange(self->memory, nullptr);
   self->context = nullptr;
   unhook(t, self);
-  if (std::exchange(self->held, nullptr)) --t.holding;
+  if (std::exception_ptr held = take_held(t, self)) report_unraisable(self, std::move(held));
   self->state.store(life::unwound, std::memory_order_release);
   if (std::exchange(self->orphan, false)) unref(self);
   t.survives_in = std::exchange(surviving_record(), &t);
@@ -108,6 +109,7 @@ void unwind(thread_record& t) noexcept {
   }
   if (has_own(t, t.main)) report_own(t.main);
   if (self != t.main && has_own(t, self)) report_own(self);
+  if (std::exception_ptr held = take_held(t, t.main)) report_unraisable(t.main, std::move(held));
   give_up_the_rest(t);
   // Their destructors are user code; what that starts and drops goes as everything else.
   t.tracer = nullptr;

@@ -234,6 +234,25 @@ TEST_CASE("11: with nothing to run, a throw is the same error, which takes the e
   CHECK(idle.dead());
 }
 
+TEST_CASE("12: nothing but a greenlet can be given as a parent, and the empty handle is told from one") {
+  static_assert(!std::is_constructible_v<greenlet, void (&)(), int>);
+  static_assert(!std::is_constructible_v<greenlet, void (&)(), std::nullptr_t>);
+  static_assert(!std::is_constructible_v<greenlet, void (&)(), const char*>);
+  static_assert(!std::is_constructible_v<greenlet, void (&)(), const greenlet*>);
+  static_assert(!std::is_constructible_v<greenlet, void (&)(), void (&)()>);
+  static_assert(!std::is_convertible_v<int, greenlet>);
+  static_assert(!std::is_convertible_v<std::nullptr_t, greenlet>);
+  static_assert(!std::is_convertible_v<greenlets::weak_greenlet, greenlet>);
+  const greenlet g(plain), suspended([] { switch_to_parent(); });
+  suspended.switch_to();
+  for (const greenlet& each : {g, suspended}) {
+    const greenlets::error e = error_from([&] { each.set_parent(greenlet()); });
+    CHECK(e.code() == errc::empty_handle);
+    CHECK(e.summary() == "the handle refers to no greenlet");
+    CHECK(each.parent() == current());
+  }
+}
+
 TEST_CASE("14: an abstract callable is rejected by the compiler; what overrides it can be run") {
   static_assert(!std::is_constructible_v<greenlet, abstract&>);
   static_assert(!std::is_constructible_v<greenlet, abstract&, const greenlet&>);

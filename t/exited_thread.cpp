@@ -100,6 +100,7 @@ TEST_CASE("139: a greenlet that ran when its thread ended is refused as the othe
   const error e = error_from([&] { g.switch_to(); });
   CHECK(e.code() == errc::thread_exited);
   CHECK(e.summary() == "cannot switch to a different thread (which happens to have exited)");
+  CHECK(error_from([&] { g.throw_in(std::runtime_error("lost")); }).code() == errc::thread_exited);
 #endif
 }
 
@@ -195,7 +196,7 @@ TEST_CASE("77, 143: one whose thread has exited can never be given a living pare
 
 TEST_CASE("145: an exited thread's greenlets as parents: unstarted ones take them, started ones do not") {
   const remains r;
-  for (const greenlet* parent : {&r.main, &r.suspended, &r.finished}) {
+  for (const greenlet* parent : {&r.main, &r.suspended, &r.finished, &r.unstarted, &r.child_of_suspended}) {
     const greenlet unstarted([] {}, *parent);
     CHECK(unstarted.parent() == *parent);
     CHECK(error_from([&] { unstarted.switch_to(); }).code() == errc::thread_exited);
@@ -210,6 +211,8 @@ TEST_CASE("145: an exited thread's greenlets as parents: unstarted ones take the
     started.switch_to();
     CHECK(error_from([&] { started.set_parent(*parent); }).code() == errc::parent_thread);
     CHECK(started.parent() == current());
+    started.switch_to();
+    CHECK(error_from([&] { started.set_parent(*parent); }).code() == errc::parent_thread);  // dead, too
   }
 }
 

@@ -16,4 +16,19 @@ for header in $headers; do
     status=1
   }
 done
+
+# TEST_CASE("198: every macro of a public header begins with GREENLET_")
+seen=0
+for header in $headers; do
+  file=$srcdir/$header
+  test -f "$file" || file=$builddir/$header
+  for macro in $(sed -n 's/^ *# *define  *\([A-Za-z0-9_]*\).*/\1/p' "$file"); do
+    seen=$((seen + 1))
+    case $macro in
+      GREENLET_*) ;;
+      *) echo "$header defines $macro"; status=1 ;;
+    esac
+  done
+done
+test "$seen" -gt 10 || { echo "found only $seen macros in the public headers"; status=1; }
 exit $status

@@ -185,6 +185,26 @@ TEST_CASE("78: a started greenlet is reparented by its own thread only") {
   refused(errc::thread_exited, not_here, there.dead, there.main);
 }
 
+TEST_CASE("78: of several things that are wrong the first is told, and whoever asks") {
+  other_thread there;
+  const greenlet main = current(), none;
+  // An empty handle, before everything.
+  CHECK(error_of([&] { main.set_parent(none); }) == errc::empty_handle);
+  CHECK(error_of([&] { there.suspended.set_parent(none); }) == errc::empty_handle);
+  CHECK(error_of([&] { none.set_parent(none); }) == errc::empty_handle);
+  // A main greenlet as the child, before the cycle and before the thread.
+  CHECK(error_of([&] { main.set_parent(main); }) == errc::main_parent);
+  CHECK(error_of([&] { there.main.set_parent(main); }) == errc::main_parent);
+  CHECK(error_of([&] { there.main.set_parent(there.suspended); }) == errc::main_parent);
+  // A cycle, before the thread: both are wrong here.
+  CHECK(error_of([&] { there.suspended.set_parent(there.suspended); }) == errc::cyclic_parent);
+  const greenlet below([] {}, there.suspended);
+  CHECK(error_of([&] { there.suspended.set_parent(below); }) == errc::cyclic_parent);
+  // The parent's tree, before who asks.
+  CHECK(error_of([&] { there.suspended.set_parent(main); }) == errc::parent_thread);
+  CHECK(error_of([&] { there.suspended.set_parent(there.dead); }) == errc::different_thread);
+}
+
 TEST_CASE("79: it is the same whether unstarted, running or suspended, and what is refused changes nothing") {
   const greenlet main = current();
   greenlet g;

@@ -96,6 +96,32 @@ TEST_CASE("112, 116: swallowing the exit and finishing is fine; the result is de
   CHECK(handler.seen.empty());
 }
 
+TEST_CASE("3, 112: an exit of a derived class ends a greenlet that is being unwound, and is not reported") {
+  struct own_exit : greenlet_exit {};
+  const unraisables handler;
+  const auto ending = [] {
+    try {
+      switch_to_parent();
+    } catch (const greenlet_exit&) {
+      throw own_exit();
+    }
+  };
+  SUBCASE("by its last handle") {
+    greenlet g(ending);
+    g.switch_to();
+    g = greenlet();
+  }
+  SUBCASE("by its thread's exit") {
+    greenlet kept;
+    std::thread([&] {
+      kept = greenlet(ending);
+      kept.switch_to();
+    }).join();
+    CHECK(kept.state() == greenlet_state::unwound);
+  }
+  CHECK(handler.seen.empty());
+}
+
 TEST_CASE("113: another exception goes to the unraisable handler, in the dropper, and not further") {
   unraisables handler;
   greenlet g(attributes().name("victim"), [] {
@@ -247,6 +273,97 @@ TEST_CASE("114: when the dying greenlet throws into its killer, the killer's nex
   CHECK(handler.seen.empty());
   saved.switch_to();
   CHECK(log == events{"dropped", "~g"});
+}
+
+TEST_CASE("114: ... and when the killer ends without another switch, that is what it ends with") {
+  unraisables handler;
+  struct about {
+    greenlet whom;
+  };
+  const auto before = counts();
+  {
+    greenlet saved, killer, g;
+    g = greenlet([&] {
+      try {
+        switch_to_parent();
+      } catch (const greenlet_exit&) {
+        saved = current();
+        killer.throw_in(about{killer});
+      }
+    });
+    g.switch_to();
+    bool goes_on = false, result_gone = false;
+    SUBCASE("with a result, which is destroyed") {
+      killer = greenlet([&] {
+        g = greenlet();
+        goes_on = true;
+        return testing::at_end([&] { result_gone = true; });
+      });
+      CHECK_THROWS_AS(killer.switch_to(), about);
+      CHECK(result_gone);
+      CHECK(handler.seen.empty());
+    }
+    SUBCASE("with an exception of its own, and the other is reported") {
+      killer = greenlet([&] {
+        g = greenlet();
+        goes_on = true;
+        throw std::runtime_error("its own");
+      });
+      CHECK_THROWS_WITH_AS(killer.switch_to(), "its own", std::runtime_error);
+      REQUIRE(handler.seen.size() == 1);
+      CHECK(handler.seen[0].first == killer);
+      CHECK_THROWS_AS(std::rethrow_exception(handler.seen[0].second), about);
+      handler.seen.clear();
+    }
+    SUBCASE("by an exit, which goes to its parent as a value") {
+      greenlet stranger, victim;
+      victim = greenlet([&] {
+        try {
+          switch_to_parent();
+        } catch (const greenlet_exit&) {
+          stranger = current();
+          killer.throw_in();
+        }
+      });
+      victim.switch_to();
+      killer = greenlet([&] {
+        victim = greenlet();
+        goes_on = true;
+        return 5;
+      });
+      CHECK(killer.switch_to().is<greenlet_exit>());
+      stranger.set_parent(current());
+      stranger.switch_to();
+      saved = std::move(g);
+    }
+    CHECK(goes_on);
+    CHECK(killer.dead());
+    saved.set_parent(current());
+    saved.switch_to();
+  }
+  CHECK(counts().greenlets == before.greenlets);  // what was thrown held the killer
+}
+
+TEST_CASE("114: ... and when a thread ends first, it is reported for its main greenlet") {
+  unraisables handler;
+  greenlet its_main, saved;
+  std::thread([&] {
+    its_main = main_greenlet();
+    greenlet g([&] {
+      try {
+        switch_to_parent();
+      } catch (const greenlet_exit&) {
+        saved = current();
+        its_main.throw_in(std::runtime_error("too late"));
+      }
+    });
+    g.switch_to();
+    g = greenlet();
+  }).join();
+  CHECK(saved.dead());
+  REQUIRE(handler.seen.size() == 1);
+  CHECK(handler.seen[0].first == its_main);
+  CHECK(message_of(handler.seen[0].second) == "too late");
 }
 
 TEST_CASE("115, 119: locking a weak handle while its greenlet dies keeps it") {

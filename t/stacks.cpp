@@ -188,7 +188,7 @@ TEST_CASE("an overflow hits the guard page: the process dies of SIGSEGV and noth
 }
 #endif
 
-TEST_CASE("40: a greenlet's first function finds its stack aligned as the ABI wants it") {
+TEST_CASE("B40: a greenlet's first function finds its stack aligned as the ABI wants it") {
   for (int n = 0; n < 3; ++n) {
     std::uintptr_t address = 1;
     greenlet([&] {

@@ -303,6 +303,13 @@ TEST_CASE("58: when a stack cannot be had, the starter is told and the greenlet 
     CHECK(g.state() == greenlet_state::unstarted);
     CHECK(g.has_run());
   }
+  // As the ancestor of a dead greenlet, whom a switch comes to in its place.
+  const greenlet dead([] {});
+  dead.switch_to();
+  dead.set_parent(g);
+  CHECK_THROWS_AS(dead.switch_to(), std::system_error);
+  CHECK(g.state() == greenlet_state::unstarted);
+  greenlets::trim_stacks();
   CHECK(counts().stacks == before.stacks);
   CHECK_THROWS_WITH_AS(g.throw_in(std::runtime_error("needs no stack")), "needs no stack", std::runtime_error);
   CHECK(g.dead());

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <mutex>
 #include <pthread.h>
 #include <thread>
@@ -124,6 +125,54 @@ TEST_CASE("131, 132, 133, 150: ten thousand threads with ten suspended greenlets
 #if !defined(T_ASAN) && !defined(T_TSAN)  // which keep freed memory back
   // Nine times as many threads must not cost as much again; the allocator's arenas make it uneven.
   CHECK(late < early + early / 4 + 512);
+#endif
+}
+
+TEST_CASE("150: one thread with 20,000 unfinished greenlets leaves the memory as it was, dropped there or after its exit") {
+#if defined(T_ASAN) || defined(T_TSAN)
+  constexpr std::size_t many = 1000;  // each of which costs the sanitizers much
+#else
+  constexpr std::size_t many = 20000;
+#endif
+  trim_stacks();
+  const auto before = counts();
+  std::atomic<std::size_t> destroyed{0};
+  const auto crowd = [&] {
+    std::vector<greenlet> all;
+    all.reserve(many);
+    for (std::size_t i = 0; i < many; ++i) {
+      all.emplace_back(attributes().stack_size(16 * 1024), [&destroyed] {
+        const auto note = testing::at_end([&destroyed] { ++destroyed; });
+        switch_to_parent();
+      });
+      all.back().switch_to();
+    }
+    return all;
+  };
+  const auto dropped_in_thread = [&] { std::thread([&] { crowd().clear(); }).join(); };
+  const auto dropped_after_exit = [&] {
+    std::vector<greenlet> all;
+    std::thread([&] { all = crowd(); }).join();
+    CHECK(destroyed == many);  // by the exit, and not by our drop
+    CHECK(counts().stacks == before.stacks);
+    CHECK(all.front().state() == greenlet_state::unwound);
+  };
+  [[maybe_unused]] std::size_t early = 0;
+  for (int round = 0; round < 3; ++round) {
+    for (const std::function<void()>& each : {std::function<void()>(dropped_in_thread), std::function<void()>(dropped_after_exit)}) {
+      destroyed = 0;
+      each();
+      CHECK(destroyed == many);
+      const auto after = counts();
+      CHECK(after.greenlets == before.greenlets);
+      CHECK(after.stacks == before.stacks);
+      CHECK(after.threads == before.threads);
+    }
+    if (round == 0) early = resident_pages();
+  }
+  [[maybe_unused]] const std::size_t late = resident_pages();
+#if !defined(T_ASAN) && !defined(T_TSAN)
+  CHECK(late < early + 512);
 #endif
 }
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: MIT
 # A library exports its namespace and nothing else, and holds nothing of the seam for failing calls.
 
+# TEST_CASE("198: every symbol of a library is in its namespace")
+
 set -u
 command -v nm >/dev/null && command -v c++filt >/dev/null || { echo "skipped: no nm or c++filt"; exit 77; }
 status=0

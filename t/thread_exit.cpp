@@ -61,7 +61,7 @@ thread_local std::shared_ptr<void> thread_locals[2];
 
 }  // namespace
 
-TEST_CASE("135: greenlets known only to the thread's own variables die with them, before the thread's exit") {
+TEST_CASE("135, 216: greenlets known only to the thread's own variables die with them, before the thread's exit") {
   events log;
   in_thread([&] {
     thread_locals[0] = std::make_shared<greenlet>(waiting(log, "in a thread_local"));

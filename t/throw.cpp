@@ -434,6 +434,15 @@ TEST_CASE("94: twenty thousand unstarted ancestors are consumed without recursio
   CHECK(chain.back().dead());
 }
 
+TEST_CASE("91, 94: a dead target's unstarted ancestors are consumed, too") {
+  const greenlet upper([] { FAIL("it ran"); }), lower([] { FAIL("it ran"); }, upper), dead([] {});
+  dead.switch_to();
+  dead.set_parent(lower);
+  CHECK_THROWS_AS(dead.throw_in(oops{1}), oops);
+  CHECK(lower.state() == greenlet_state::finished);
+  CHECK(upper.state() == greenlet_state::finished);
+}
+
 TEST_CASE("95: the thread is checked as a switch's is; an error takes the place of what was thrown") {
   std::string caught = "nothing";
   const greenlet g([&] {

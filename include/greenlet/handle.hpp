@@ -48,7 +48,8 @@ struct stack_usage {
 ///
 /// A child keeps its parent, as a handle would. So a greenlet on whose stack there is a handle to a
 /// child of its own, the usual parent of what it makes, keeps itself: it ends when it is thrown at,
-/// when that handle goes, or with its thread; not when its last handle elsewhere goes.
+/// when that handle goes, or with its thread; not when its last handle elsewhere goes. It keeps its
+/// callable until it ends: unstarted greenlets whose callables hold each other stay until reset_run().
 ///
 /// Two threads may use two handles to one greenlet; one handle object is not synchronised.
 /// "Switches: no" below means that no other greenlet runs meanwhile. "May unwind" means that the
@@ -250,6 +251,9 @@ class GREENLET_API greenlet {
 
   detail::body* body_ = nullptr;
 };
+
+template <>
+inline constexpr bool detail::moves_quietly<greenlet> = true;
 
 /// The running greenlet: its own handle, which is not counted (a copy of it is). A reference,
 /// because a counted temporary of the usual `current().parent().switch_to()` would live on this

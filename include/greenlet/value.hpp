@@ -12,8 +12,10 @@
 #include <cstddef>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <typeinfo>
 #include <utility>
@@ -24,7 +26,20 @@ class value;
 
 namespace detail {
 
-// Room for three words in place; what is larger, or may throw when moved, lives in a box.
+// Whether moving a T, and destroying one that was moved from, runs no code of the user's. A value is
+// moved inside a switch and under locks, where such code could run other greenlets: t/moving.cpp.
+template <class T>
+inline constexpr bool moves_quietly = std::is_trivially_move_constructible_v<T> && std::is_trivially_destructible_v<T>;
+template <class T>
+inline constexpr bool moves_quietly<std::unique_ptr<T>> = true;
+template <class T>
+inline constexpr bool moves_quietly<std::shared_ptr<T>> = true;
+template <>
+inline constexpr bool moves_quietly<std::exception_ptr> = true;
+template <class... T>
+inline constexpr bool moves_quietly<std::tuple<T...>> = (moves_quietly<T> && ...);
+
+// Room for three words in place; what is larger, or is the user's to move, lives in a box.
 union value_storage {
   void* box;
   alignas(void*) unsigned char bytes[3 * sizeof(void*)];
@@ -32,7 +47,7 @@ union value_storage {
 
 template <class T>
 inline constexpr bool fits_in_place = sizeof(T) <= sizeof(value_storage) && alignof(T) <= alignof(value_storage) &&
-                                      std::is_nothrow_move_constructible_v<T>;
+                                      moves_quietly<T>;
 
 struct value_ops {
   const std::type_info* type;
@@ -85,7 +100,8 @@ T* thrown_as(const std::exception_ptr& thrown) noexcept {
 
 }  // namespace detail
 
-/// Holds one object of any movable type, or nothing. Move-only; small objects live in place.
+/// Holds one object of any movable type, or nothing. Move-only. Small objects live in place if their
+/// type's moves are trivial, or those of a handle or smart pointer; others are moved once, into a box.
 /// The accessors name the exact (decayed) type that was sent: nothing is converted.
 /// Thread: not synchronised; as any object.
 class GREENLET_API value {

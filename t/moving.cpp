@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+// Moving an object is code of the user's. It runs before a switch decides anything, or after the switch,
+// and never under a lock: whatever it does, what was sent arrives and nothing else changes.
+#include "testing.hpp"
+
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace greenlets;
+using testing::events;
+
+namespace {
+
+// Does something each time it is moved. Small, and says that moving does not throw.
+struct restless {
+  static inline std::function<void()> at_move;
+  static inline int moves = 0, alive = 0;
+  int number;
+  explicit restless(int n) : number(n) { ++alive; }
+  restless(restless&& other) noexcept : number(other.number) {
+    ++alive;
+    ++moves;
+    if (auto call = std::exchange(at_move, nullptr)) {
+      call();
+      at_move = std::move(call);
+    }
+  }
+  restless& operator=(restless&&) = delete;
+  ~restless() { --alive; }
+};
+
+struct scoped_at_move {
+  explicit scoped_at_move(std::function<void()> f) { restless::at_move = std::move(f); }
+  scoped_at_move(const scoped_at_move&) = delete;
+  scoped_at_move& operator=(const scoped_at_move&) = delete;
+  ~scoped_at_move() { restless::at_move = nullptr; }
+};
+
+// A callable that is one.
+struct restless_callable : restless {
+  using restless::restless;
+  int operator()() { return number; }
+};
+
+}  // namespace
+
+TEST_CASE("192: an object that switches whenever it is moved arrives, and who is current stays right") {
+  restless::moves = 0;
+  const greenlet main = current();
+  std::vector<int> received;
+  {
+    const greenlet elsewhere([] {
+      for (;;) switch_to_parent(std::string("from elsewhere"));
+    });
+    elsewhere.switch_to();
+    const scoped_at_move guard([&] {
+      const greenlet here = current();
+      elsewhere.set_parent(here);
+      if (elsewhere.switch_to().get<std::string>() != "from elsewhere" || current() != here) std::abort();
+    });
+    const greenlet g([&](const restless& first) {
+      received.push_back(first.number);
+      for (int n = 10;; ++n) {
+        const value back = switch_to_parent(restless(n));
+        received.push_back(back.get<restless>().number);
+      }
+    });
+    for (int n = 0; n < 3; ++n) {
+      const value back = g.switch_to(restless(n));
+      CHECK(back.get<restless>().number == 10 + n);
+      CHECK(g.state() == greenlet_state::suspended);
+      CHECK(current() == main);
+    }
+    const greenlet result([] { return restless(20); });
+    CHECK(result.switch_to().get<restless>().number == 20);
+    CHECK(result.dead());
+    const greenlet parent([&](const restless& r) { received.push_back(r.number); });
+    greenlet([] { return restless(21); }, parent).switch_to();
+    elsewhere.set_parent(main);
+  }
+  CHECK(received == std::vector<int>{0, 1, 2, 21});
+  CHECK(restless::moves > 0);
+  CHECK(restless::alive == 0);
+}
+
+TEST_CASE("192: an object that drops the greenlet it is sent to whenever it is moved") {
+  events log;
+  greenlet g;
+  g = greenlet([&] {
+    const testing::noting n{log, "g"};
+    const value v = switch_to_parent();
+    log.push_back("got " + std::to_string(v.get<restless>().number));
+    switch_to_parent(1);
+  });
+  g.switch_to();
+  {
+    const scoped_at_move guard([&] { g = greenlet(); });
+    const greenlet* const handle = &g;
+    // The first move comes before the switch, which then finds an empty handle.
+    CHECK(testing::error_of([&] { handle->switch_to(restless(5)); }) == errc::empty_handle);
+  }
+  CHECK(log == events{"~g"});
+  CHECK(restless::alive == 0);
+}
+
+TEST_CASE("15, 192: a callable that asks for its greenlet whenever it is moved is not moved under a lock") {
+  const testing::child c = testing::in_child([] {
+    alarm(10);  // were the lock held it would wait for itself
+    const greenlet g{attributes()};
+    const scoped_at_move guard([&g] {
+      if (g.started() || g.name() != "asked" || g.parent().empty()) std::abort();
+      (void)g.has_run();
+    });
+    g.set_name("asked");
+    g.set_run(restless_callable(1));
+    g.set_run(restless_callable(2));
+    g.reset_run();
+    g.set_run(restless_callable(3));
+    restless::at_move = nullptr;
+    if (g.switch_to().get<int>() != 3) _exit(2);
+    // One that dies without having run is destroyed, and not moved about, either.
+    const greenlet h(restless_callable(4));
+    restless::at_move = [&h] { (void)h.has_run(); };
+    if (!h.throw_in().is<greenlet_exit>()) _exit(3);
+    restless::at_move = nullptr;
+    if (restless::alive != 0) _exit(4);
+  });
+  CHECK(WIFEXITED(c.status));
+  CHECK(WEXITSTATUS(c.status) == 0);
+}
