@@ -16,7 +16,7 @@ namespace {
 
 // States, and how many objects are destroyed when they are let go.
 const std::vector<std::pair<std::string, std::size_t>> states{
-    {"one", 1},      {"many", 500},           {"nested", 21},         {"deep", 501}, {"handling", 2},
+    {"one", 1},      {"many", 100},          {"nested", 21},        {"deep", 501}, {"handling", 2},
     {"throwing", 1}, {"unwound halfway", 1}, {"killed halfway", 0}, {"ending", 0}};
 const events places{"main", "a thread", "all threads"};
 
@@ -24,7 +24,7 @@ child suspended(const std::string& state, const std::string& where, const std::s
   return run_program("exiting/program", {"suspended", state, where, how});
 }
 
-// Under valgrind, of a list only the first.
+// Of a list only the first, where each run is slow.
 template <class T>
 std::vector<T> few(std::vector<T> all) {
   if (testing::every_run_is_slow()) all.resize(1);

@@ -20,8 +20,14 @@ inline events run_under() {
   return result;
 }
 
-// When one run takes a second, of many alike only some are done.
-inline bool every_run_is_slow() { return !run_under().empty(); }
+// When one run takes a tenth of a second or more, of many alike only some are done.
+inline bool every_run_is_slow() {
+#if defined(T_ASAN) || defined(T_TSAN)
+  return true;
+#else
+  return !run_under().empty();
+#endif
+}
 
 // Where the test programs are: ours, or libtool's directory beside it.
 inline std::string directory_of_tests() {
@@ -46,9 +52,9 @@ inline child run_program(const std::string& program, const events& arguments) {
     execvp(argv[0], argv.data());
     perror(argv[0]);
   });
-  // AddressSanitizer says once, of each program with the ucontext backend, that it may be misled.
+  // AddressSanitizer says of each program with the ucontext backend that it may be misled.
   const std::string warning = "WARNING: ASan doesn't fully support";
-  if (const std::size_t at = result.output.find(warning); at != std::string::npos) {
+  for (std::size_t at; (at = result.output.find(warning)) != std::string::npos;) {
     const std::size_t line = result.output.rfind('\n', at) + 1;  // npos + 1 is 0
     result.output.erase(line, result.output.find('\n', at) + 1 - line);
   }

@@ -49,7 +49,7 @@ void suspend(const std::string& state, std::vector<greenlet>& kept) {
   if (state == "one") {
     started([] { descend(0); });
   } else if (state == "many") {
-    for (int i = 0; i < 500; ++i) started([] { descend(0); });
+    for (int i = 0; i < 100; ++i) started([] { descend(0); });
   } else if (state == "nested") {
     started([&kept] { nest(20, kept); });
   } else if (state == "deep") {
