@@ -174,7 +174,7 @@ TEST_CASE("an overflow hits the guard page: the process dies of SIGSEGV and noth
 }
 #endif
 
-TEST_CASE("40: a greenlet's first function finds its stack aligned as the ABI wants it") {
+TEST_CASE("B40: a greenlet's first function finds its stack aligned as the ABI wants it") {
   for (int n = 0; n < 3; ++n) {
     std::uintptr_t address = 1;
     greenlet([&] {
@@ -212,7 +212,7 @@ TEST_CASE("the signal mask belongs to the thread") {
   pthread_sigmask(SIG_SETMASK, &original, nullptr);
 }
 
-TEST_CASE("errno belongs to the thread") {
+TEST_CASE("B35: errno belongs to the thread") {
   greenlet g([] {
     switch_to_parent();
     CHECK(errno == ERANGE);
@@ -224,7 +224,7 @@ TEST_CASE("errno belongs to the thread") {
   CHECK(errno == EDOM);
 }
 
-TEST_CASE("the floating-point environment belongs to the thread, unless the greenlet keeps its own") {
+TEST_CASE("B40: the floating-point environment belongs to the thread, unless the greenlet keeps its own") {
   REQUIRE(std::fegetround() == FE_TONEAREST);
   SUBCASE("the thread's") {
     greenlet g([] {
