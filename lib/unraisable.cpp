@@ -20,11 +20,16 @@ struct handler_slot {
   std::shared_ptr<const unraisable_handler> handler;
 };
 
-// Never destroyed: threads may end after main() has returned.
-handler_slot& the_slot() {
-  static auto& slot = *new handler_slot;
-  return slot;
-}
+// Never destroyed: threads may end after main() has returned. Nor made at the first use, for an
+// operator new of the user's might use the library in the middle of that.
+union immortal {
+  handler_slot slot;
+  constexpr immortal() : slot() {}
+  ~immortal() {}
+};
+immortal the_only;
+
+handler_slot& the_slot() noexcept { return the_only.slot; }
 
 // A write() in a handler is a cancellation point, and nothing may be unwound through us.
 class no_cancel {

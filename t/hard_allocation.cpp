@@ -228,6 +228,62 @@ TEST_CASE("192, B1: operator new and delete may switch, at every call, and nobod
   }
 }
 
+TEST_CASE("23, B1: operator new may use the library while that makes the thread's record, or anything else for the first time") {
+  // In a child, where nothing was used before; and in a thread there, which nothing knows yet.
+  const testing::child c = testing::in_child([] {
+    const process_counts before = counts();
+    std::atomic<std::size_t> threads{0}, mains{0};
+    bool same = false, unwound = false;
+    greenlet kept;
+    std::thread([&] {
+      static greenlet* made = nullptr;
+      made = &kept;
+      on_memory = [](bool) {
+        auto* const self = std::exchange(on_memory, nullptr);
+        if (made->empty()) {
+          *made = greenlet([] { switch_to_parent(); });
+          made->switch_to();
+        }
+        kill();
+        on_memory = self;
+      };
+      const greenlet first = current();
+      on_memory = nullptr;
+      same = kept.parent() == first && first == current();
+      threads = counts().threads - before.threads;
+      mains = counts().main_greenlets - before.main_greenlets;
+    }).join();
+    unwound = kept.state() == greenlet_state::unwound;
+    if (!same) _exit(20);
+    if (threads != 1 || mains != 1) _exit(21);
+    if (!unwound) _exit(22);
+    kept = greenlet();
+    if (counts().threads != before.threads || counts().greenlets != before.greenlets) _exit(23);
+
+    // The first that nobody catches, in the middle of the first that is to be told of it.
+    static int told = 0;
+    on_memory = [](bool) {
+      auto* const self = std::exchange(on_memory, nullptr);
+      greenlet g([] {
+        try {
+          switch_to_parent();
+        } catch (const greenlet_exit&) {
+          throw 1;
+        }
+      });
+      g.switch_to();
+      g = greenlet();
+      on_memory = self;
+    };
+    set_unraisable_handler([](const greenlet&, const std::exception_ptr&) { ++told; });
+    on_memory = nullptr;
+    set_unraisable_handler(nullptr);
+    _exit(7);
+  });
+  CHECK(WIFEXITED(c.status));
+  CHECK(WEXITSTATUS(c.status) == 7);
+}
+
 namespace {
 
 // There is no memory in this thread while it exists.
