@@ -88,6 +88,13 @@ TEST_CASE("B22: a thread that ends without its destructors leaves its greenlets 
   CHECK(exited_with(c, 3));
   CHECK(c.output == lines({"main: all well", "thread: all well", "thread: all well", "thread: all well", "dropped"}));
 }
+
+TEST_CASE("27, B22: ... as does one whose first use of the library comes when its destructors have all run") {
+  const child c = scenario("last round");
+  CHECK(exited_with(c, 3));
+  CHECK(c.output == lines({"used", "thread: all well", "thread: all well", "thread: all well", "suspended",
+                           "main: all well"}));
+}
 #endif
 
 TEST_CASE("166: std::terminate in a greenlet names the exception, as anywhere") {

@@ -375,8 +375,9 @@ struct base {
       try {
         wait();
       } catch (const greenlet_exit&) {
+        greenlet me = current();  // not under the lock: it may unwind others, who come here too
         const std::lock_guard guard(*lock);
-        saved->push_back(current());  // and switches away, alive
+        saved->push_back(std::move(me));  // and switches away, alive
       }
     }
   }

@@ -3,6 +3,7 @@
 #include "program.hpp"
 
 #include <atomic>
+#include <climits>
 #include <cstdlib>
 #include <functional>
 #include <future>
@@ -264,6 +265,30 @@ int raw_exit() {
   return 3;
 }
 
+// The first use of the library after its own destructor has run for the last time.
+int last_round() {
+  static auto& kept = *new greenlet;
+  static pthread_key_t later;
+  static int rounds = 0;
+  current();  // ours is made now, so it is earlier than the other
+  const auto destructor = [](void*) {
+    if (++rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+      pthread_setspecific(later, &rounds);
+      return;
+    }
+    kept = greenlet(waits("never"));
+    kept.switch_to();
+    say("used");
+  };
+  if (pthread_key_create(&later, destructor) != 0) return 65;
+  std::thread([] { pthread_setspecific(later, &rounds); }).join();
+  for (int i = 0; i < 3; ++i) std::thread([] { use_everything_here("thread"); }).join();
+  say(kept.state() == greenlet_state::suspended ? "suspended" : "not suspended");
+  kept = greenlet();
+  use_everything_here("main");
+  return 3;
+}
+
 // -- The end of the process by std::terminate -----------------------------------------------------
 
 void break_promise() { throw std::runtime_error("broken promise"); }
@@ -314,6 +339,7 @@ int threads(const words& arguments) {
       {"queue of a thread", queue_of_thread},
       {"both wait", both_wait},
       {"raw exit", raw_exit},
+      {"last round", last_round},
       {"terminate", [] { return terminated(false); }},
       {"terminate, nested", [] { return terminated(true); }},
       {"terminate by a destructor", terminated_by_destructor},
