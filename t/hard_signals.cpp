@@ -36,7 +36,7 @@ void catch_signal(int number, int flags, std::initializer_list<int> blocked = {}
   if (sigaction(number, &action, nullptr) != 0) _exit(90);
 }
 
-bool blocked(int number) {
+[[maybe_unused]] bool blocked(int number) {
   sigset_t now;
   pthread_sigmask(SIG_SETMASK, nullptr, &now);
   return sigismember(&now, number) == 1;
