@@ -239,13 +239,17 @@ int both_wait() {
 
 int raw_exit() {
   static auto& kept = *new std::vector<greenlet>;
-  std::thread([] {
+  pthread_t thread;
+  const auto ends = [](void*) -> void* {
     for (int i = 0; i < 4; ++i) {
       kept.emplace_back(waits("never"));
       kept.back().switch_to();
     }
     syscall(SYS_exit, 0);
-  }).join();
+    return nullptr;
+  };
+  if (pthread_create(&thread, nullptr, ends, nullptr) != 0) return 65;
+  pthread_join(thread, nullptr);
   const auto refused = [](const greenlet& g) {
     try {
       g.switch_to();
