@@ -30,6 +30,7 @@
 #include <pthread.h>
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#include <sanitizer/lsan_interface.h>
 #endif
 #ifdef GREENLET_TSAN
 #include <sanitizer/tsan_interface.h>
@@ -47,6 +48,8 @@ struct fiber {
   const void* low = nullptr;
   std::size_t size = 0;
   void* fake_stack = nullptr;  // while it is left
+  bool native = false;
+  const void* left_at = nullptr;  // native, and left: a root for LeakSanitizer from here to its end
 #endif
 #ifdef GREENLET_TSAN
   void* handle = nullptr;
@@ -64,6 +67,7 @@ inline void describe_native([[maybe_unused]] fiber& f) noexcept {
     void* low = nullptr;
     pthread_attr_getstack(&attributes, &low, &f.size);
     f.low = low;
+    f.native = true;
     pthread_attr_destroy(&attributes);
   }
 #endif
@@ -76,6 +80,8 @@ inline void created([[maybe_unused]] fiber& f, [[maybe_unused]] void* low, [[may
 #ifdef GREENLET_ASAN
   f.low = low;
   f.size = size;
+  // LeakSanitizer looks on the stack that a thread is running on, and nowhere else.
+  __lsan_register_root_region(low, size);
 #endif
 #ifdef GREENLET_TSAN
   f.handle = __tsan_create_fiber(0);
@@ -89,6 +95,7 @@ inline void destroyed([[maybe_unused]] fiber& f) noexcept {
 #ifdef GREENLET_ASAN
   // What lay there must not stay poisoned for whoever maps these addresses next.
   ASAN_UNPOISON_MEMORY_REGION(f.low, f.size);
+  __lsan_unregister_root_region(f.low, f.size);
 #endif
 #ifdef GREENLET_TSAN
   __tsan_destroy_fiber(f.handle);
@@ -98,9 +105,21 @@ inline void destroyed([[maybe_unused]] fiber& f) noexcept {
 #endif
 }
 
+#ifdef GREENLET_ASAN
+// What is on the thread's own stack must be found, too, when the process ends in a greenlet.
+inline std::size_t bytes_above(const fiber& f, const void* from) noexcept {
+  return static_cast<std::size_t>(static_cast<const char*>(f.low) + f.size - static_cast<const char*>(from));
+}
+#endif
+
 // Just before the stack pointer leaves `from`; `for_good` when nothing there will run again.
 inline void leave([[maybe_unused]] fiber& from, [[maybe_unused]] fiber& to, [[maybe_unused]] bool for_good) noexcept {
 #ifdef GREENLET_ASAN
+  if (from.native) {
+    constexpr std::size_t room = 4096;  // for the registers, which are saved below this frame's address
+    from.left_at = static_cast<const char*>(__builtin_frame_address(0)) - room;
+    __lsan_register_root_region(from.left_at, bytes_above(from, from.left_at));
+  }
   // Poison left by frames that a forced unwind or a kill went over would be reported later.
   __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake_stack, to.low, to.size);
 #endif
@@ -115,6 +134,10 @@ inline void arrive([[maybe_unused]] fiber& self) noexcept {
   void* fake_stack = self.fake_stack;
   self.fake_stack = nullptr;
   __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+  if (self.left_at) {
+    __lsan_unregister_root_region(self.left_at, bytes_above(self, self.left_at));
+    self.left_at = nullptr;
+  }
 #endif
 }
 

@@ -65,6 +65,11 @@ thread_record& first_use() {
     end_record(*made);
     check(code, "pthread_setspecific");
   }
+  if (record) {  // by the user's operator new, which has used the library meanwhile (t/hard_allocation.cpp)
+    pthread_setspecific(key, record);
+    end_record(*made);
+    return *record;
+  }
   enlist(*made);
   record = made;
   look_for_tracers(*made);

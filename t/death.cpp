@@ -88,7 +88,7 @@ TEST_CASE("74: the end, in order: the stack, the arguments, the callable, dead, 
   CHECK(g.dead());
 }
 
-TEST_CASE("74: the last destructors may switch away and back, and the result is kept") {
+TEST_CASE("74, B3: the last destructors may switch away and back, and the result is kept") {
   events log;
   using end = std::shared_ptr<void>;
   const auto switching = [&](const char* text) {
@@ -227,7 +227,7 @@ TEST_CASE("many that are unwinding at once, each switched away in a destructor, 
   }
 }
 
-TEST_CASE("76: no memory is kept of greenlets that have finished") {
+TEST_CASE("76, B26: no memory is kept of greenlets that have finished") {
   SUBCASE("returned") {
     check_flat([] { greenlet([](int n) { return n; }).switch_to(1); });
   }
@@ -258,7 +258,7 @@ TEST_CASE("76: no memory is kept of greenlets that have finished") {
   }
 }
 
-TEST_CASE("76: ... also when more were alive at once than the pool keeps stacks of") {
+TEST_CASE("76, B26: ... also when more were alive at once than the pool keeps stacks of") {
   const auto round = [] {
     std::vector<greenlet> all;
     for (int i = 0; i < 400; ++i) {

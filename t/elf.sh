@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# No library asks for an executable stack, and each is fully relocated before it runs.
+# No library asks for an executable stack, each is fully relocated before it runs, and stays loaded.
 
 set -u
 command -v readelf >/dev/null || { echo "skipped: no readelf"; exit 77; }
@@ -17,6 +17,10 @@ for la in $libraries; do
   # A missing GNU_STACK header asks for an executable stack as loudly as an RWE one.
   echo "$segments" | grep -q 'GNU_STACK.* RW ' || {
     echo "$so: executable stack: one of its objects has no .note.GNU-stack"
+    failures=$((failures + 1))
+  }
+  readelf -dW "$so" | grep -q 'FLAGS_1.*NODELETE' || {
+    echo "$so: no NODELETE: threads that used it crash when they end after it was unloaded"
     failures=$((failures + 1))
   }
   test "$hardening" = yes || continue

@@ -39,7 +39,7 @@ std::string handled() {
 
 }  // namespace
 
-TEST_CASE("164: two handlers that interleave rethrow and find their own exceptions") {
+TEST_CASE("164, B37: two handlers that interleave rethrow and find their own exceptions") {
   //   main             a                          b
   //   starts a
   //                    catches "a"
@@ -164,7 +164,7 @@ TEST_CASE("165: exceptions thrown and caught while others are suspended in try b
   CHECK(std::uncaught_exceptions() == 0);
 }
 
-TEST_CASE("164, 165: handlers within handlers, left and entered at random, find their exceptions at every depth") {
+TEST_CASE("164, 165, B37: handlers within handlers, left and entered at random, find their exceptions at every depth") {
   constexpr int greenlets_n = 24, levels = 10;
   std::minstd_rand dice(20240229);
   std::array<greenlet, greenlets_n> ring;

@@ -320,7 +320,7 @@ TEST_CASE("118: while it dies it may switch to third greenlets, start new ones a
   CHECK(log == events{"third", "fresh", "third", "dropped killed", "~dropped", "busy"});
 }
 
-TEST_CASE("118: kills within kills, a thousand greenlets deep, each on its own stack") {
+TEST_CASE("118, B7: kills within kills, a thousand greenlets deep, each on its own stack") {
   int destroyed = 0;
   struct counting {
     int& n;
@@ -361,7 +361,7 @@ TEST_CASE("118: two suspended greenlets that hold each other's only handles by w
   }
 }
 
-TEST_CASE("29: main greenlets are not unwound, however many handles to them go") {
+TEST_CASE("29, B27: main greenlets are not unwound, however many handles to them go") {
   for (int i = 0; i < 3; ++i) {
     greenlet m = main_greenlet();
     const weak_greenlet w = m;

@@ -18,6 +18,7 @@ using greenlets::errc;
 using greenlets::greenlet;
 using greenlets::greenlet_exit;
 using greenlets::value;
+using greenlets::weak_greenlet;
 using testing::error_from;
 using testing::error_of;
 using testing::events;

@@ -218,7 +218,7 @@ TEST_CASE("40: when what was sent does not fit, the ancestor dies of it") {
 //  |-------------------->| ~local
 //  |<--- 2 --------------|
 //  | has got 1
-TEST_CASE("41: what was sent is out of the slot before the sender, unwound, can send again") {
+TEST_CASE("41, B1: what was sent is out of the slot before the sender, unwound, can send again") {
   const greenlet main = current();
   events log;
   greenlet g, kept;
@@ -264,7 +264,7 @@ TEST_CASE("41: so are the arguments of a first switch") {
 
 // There is no greenlet that wakes with nothing pending, as greenlet's errors for that case have it:
 // nothing is a value like any other, and another thread's attempt never reaches the slot.
-TEST_CASE("42, 43: other threads that try to send something neither take nor change what is pending") {
+TEST_CASE("42, 43, B14: other threads that try to send something neither take nor change what is pending") {
   constexpr int rounds = 3000;
   greenlet g(echo);
   g.switch_to();
@@ -300,7 +300,7 @@ TEST_CASE("42, 43: other threads that try to send something neither take nor cha
   CHECK(refused >= 4);
 }
 
-TEST_CASE("44: what a greenlet passes on is not lost when its last handle goes with the switch") {
+TEST_CASE("44, B5: what a greenlet passes on is not lost when its last handle goes with the switch") {
   std::vector<greenlet> seen;
   greenlet worker, initiator;
   weak_greenlet weak;

@@ -60,6 +60,11 @@ struct stack_usage {
 /// A destructor may switch. While it is away, nobody should throw into its greenlet: C++ ends the
 /// process when an exception leaves a destructor. The library itself does not do so to a greenlet
 /// that is being unwound.
+///
+/// Nothing here may be called by a signal handler that may have interrupted the library or the
+/// allocator. One that has interrupted other code may switch; it returns when the greenlet that it
+/// interrupted is switched to again, and until then what it blocks stays blocked, for the mask is the
+/// thread's. On an alternate stack (sigaltstack) it must not: the next signal there would overwrite it.
 class GREENLET_API greenlet {
  public:
   /// Refers to no greenlet.

@@ -23,6 +23,8 @@
 namespace greenlets {
 
 class value;
+class greenlet;
+class weak_greenlet;
 
 namespace detail {
 
@@ -34,6 +36,8 @@ template <class T>
 inline constexpr bool moves_quietly<std::unique_ptr<T>> = true;
 template <class T>
 inline constexpr bool moves_quietly<std::shared_ptr<T>> = true;
+template <class T>
+inline constexpr bool moves_quietly<std::weak_ptr<T>> = true;
 template <>
 inline constexpr bool moves_quietly<std::exception_ptr> = true;
 template <class... T>
@@ -45,6 +49,9 @@ union value_storage {
   alignas(void*) unsigned char bytes[3 * sizeof(void*)];
 };
 
+// Whether moving a T, and destroying what is left, runs no code of the user's. The library moves
+// values in the middle of a switch and under locks, where such code could switch, or wait for ever
+// (t/hard_moves.cpp). Whatever else there is lives in a box, which moves without it.
 template <class T>
 inline constexpr bool fits_in_place = sizeof(T) <= sizeof(value_storage) && alignof(T) <= alignof(value_storage) &&
                                       moves_quietly<T>;
