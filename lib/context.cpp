@@ -212,7 +212,7 @@ entered_context::~entered_context() {
   inside_.map_->entered.store(false, std::memory_order_release);
   detail::thread_record* const t = detail::this_thread_if_any();
   // Another main greenlet, if the thread has been unwound meanwhile: that one never had this context.
-  if (t && t->running()->id == greenlet_) before_.map_ = detail::exchange_context(t->running(), std::exchange(before_.map_, nullptr));
+  if (t && t->running()->id == greenlet_) before_.map_ = detail::exchange_context(t->running(), before_.map_);
 }
 
 context greenlet::get_context() const {

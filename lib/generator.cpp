@@ -44,13 +44,15 @@ void begin(thread_record& t, body* b) {
 
 // Between two steps it is a child of the main greenlet: it would else keep a reader whose stack it is on.
 void rest(thread_record& t, body* b) noexcept {
-  if (t.running() == t.main || b->is(life::unstarted) || b->parent.load(std::memory_order_relaxed) != t.running()) return;
+  if (t.running() == t.main || b->is(life::unstarted)) return;
+  if (b->parent.load(std::memory_order_relaxed) != t.running()) return;
   ref(t.main);
   unref(exchange_parent(b, t.main));
 }
 
 void unwind(thread_record& t, body* b) noexcept {
-  if (b->is(life::active) && b->thread() == &t && b != t.running()) unwind_one(t, b, greenlet_exit::reason::last_handle);
+  if (b->is(life::active) && b->thread() == &t && b != t.running())
+    unwind_one(t, b, greenlet_exit::reason::last_handle);
 }
 
 void check_tree(const generator_state& s, const thread_record& t, const char* sentence) {

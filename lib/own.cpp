@@ -20,7 +20,8 @@ void destroy_own(thread_record& t, body* b, unsigned round) noexcept {
 void report_own(body* b) noexcept {
   std::exception_ptr e;
   try {
-    e = std::make_exception_ptr(std::runtime_error("destructors went on making more of what is destroyed with " + describe(b)));
+    e = std::make_exception_ptr(
+        std::runtime_error("destructors went on making more of what is destroyed with " + describe(b)));
   } catch (...) {
     e = std::current_exception();
   }

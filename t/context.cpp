@@ -394,21 +394,21 @@ TEST_CASE("144: after a thread's exit the contexts of all its greenlets may be r
 }
 
 TEST_CASE("142: a thread's exit ends the cycles that contexts make, on that thread") {
-  static context_var<greenlet> task("task");
+  static context_var<greenlet> self("self");
   std::weak_ptr<void> held;
   std::thread::id where, its;
   weak_greenlet main, suspended;
   in_thread([&] {
     its = std::this_thread::get_id();
     main = current();
-    task.set(current());
+    self.set(current());
     greenlet g([&] {
       auto e = at_end([&] {
         where = std::this_thread::get_id();
         CHECK(current() == suspended.lock());
       });
       held = e;
-      task.set(current());
+      self.set(current());
       ending.set(std::move(e));
       switch_to_parent();
     });

@@ -120,7 +120,7 @@ TEST_CASE("one that was never read never runs, and destroys its function") {
 
 TEST_CASE("one that has ended gives its stack back, and destroys its function, while it still exists") {
   events log;
-  generator<int> g([&log, n = at_end([&] { log.push_back("~callable"); })](auto& give) { give(1); });
+  generator<int> g([n = at_end([&] { log.push_back("~callable"); })](auto& give) { give(1); });
   g.next();
   CHECK(log.empty());
   const auto pooled = counts().pooled_stacks;
