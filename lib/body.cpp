@@ -33,6 +33,7 @@ body* bury(body* b) noexcept {
   b->run = {};  // user code
   b->slot = {};
   b->held = nullptr;
+  free_c_record(b);
   b->name.reset();
   if (thread_record* t = b->thread()) unref(*t);
   body* parent = b->parent.exchange(nullptr, std::memory_order_relaxed);

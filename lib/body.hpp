@@ -29,6 +29,7 @@ struct access {
 namespace detail {
 
 struct thread_record;
+struct c_record;
 
 // There is no way back. Whether an active greenlet is the current one, its thread knows.
 enum class life : unsigned char { unstarted, active, finished, unwound };
@@ -65,6 +66,7 @@ struct body {
   std::size_t stack_size = default_stack_size;
   closure run;                       // until it finishes; no longer touched from outside once it has started
   std::shared_ptr<const std::string> name;
+  c_record* c = nullptr;             // of the C interface, made at its first error here; used while it runs
   const std::uint64_t id;
   greenlet self;                     // current()'s answer: not counted
 
@@ -89,6 +91,9 @@ bool belongs_to(thread_record& t, body* b) noexcept;
 greenlet parent_of(body* b) noexcept;
 // Puts `p` (a counted reference, given away) in the parent's place and returns the old one, counted.
 body* exchange_parent(body* b, body* p) noexcept;
+
+// c/record.cpp: frees what the C interface keeps of it, which may be user code.
+void free_c_record(body* b) noexcept;
 
 // Ends a weak reference.
 void weak_unref(body* b) noexcept;

@@ -36,6 +36,7 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
   // The callable goes while the greenlet is still current and active: its destructor may switch.
   self->ending = true;
   self->run = {};
+  free_c_record(self);
   return result;
 }
 
@@ -60,6 +61,7 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
 [[noreturn]] void leave_by_force(thread_record& t) noexcept {
   body* const self = t.running();
   self->run = {};
+  free_c_record(self);
   parcel rest;
   rest.forced = true;
   rest.forced_state = *t.exceptions;

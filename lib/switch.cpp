@@ -2,6 +2,7 @@
 // The switch: from the public call to the jump, and what is done on arrival.
 #include "thread.hpp"
 
+#include <cxxabi.h>
 #include <mutex>
 #include <utility>
 
@@ -125,6 +126,29 @@ void settle(thread_record& t) noexcept {
     unref(left);
   }
   drop_guests(t);
+}
+
+GREENLET_CATCHES_FORCED_UNWIND parcel exchange(body* target, parcel&& p) {
+  thread_record& t = this_thread();
+  if (t.attention.load(std::memory_order_relaxed) != 0) {
+    guest kept(t, target ? target->self : greenlet());
+    try {
+      enter(t);
+    } catch (abi::__forced_unwind&) {
+      throw;
+    } catch (...) {
+      return parcel(std::current_exception());  // what was held for us
+    }
+    if (target) target = kept.hand_over();
+  }
+  if (!target) target = t.running()->parent.load(std::memory_order_relaxed);
+  if (!target) throw error(errc::main_parent, "a main greenlet has no parent to switch to", "  " + describe(t.running()));
+  try {
+    return deliver(t, target, std::move(p));
+  } catch (...) {
+    drop_guests(t);
+    throw;
+  }
 }
 
 value switch_to(const greenlet& target, value&& sent) { return open(send(target, parcel(std::move(sent)))); }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# A library exports its namespace and nothing else.
+# A library exports its namespace, the core its C functions too, and nothing else.
 
 set -u
 command -v nm >/dev/null && command -v c++filt >/dev/null || { echo "skipped: no nm or c++filt"; exit 77; }
@@ -13,18 +13,26 @@ for la in $libraries; do
   test -f "$so" || continue
   seen=$((seen + 1))
   case $name in
-    libgreenlet) namespace='greenlets' ;;
-    libgreenlet-*) namespace="greenlets::${name#libgreenlet-}" ;;
+    libgreenlet) namespace='greenlets' c='greenlet_[a-z_]+$' ;;
+    libgreenlet-*) namespace="greenlets::${name#libgreenlet-}" c='$.' ;;
   esac
   # Absolute symbols are the names of version nodes.
   exported=$(nm -D --defined-only "$so" | awk '$2 != "A" { print $3 }' | sed 's/@.*//' | c++filt)
   test -n "$exported" || { echo "$so exports nothing"; status=1; }
 
   of='((typeinfo|typeinfo name|vtable|VTT|guard variable|TLS (init|wrapper) function) for )?'
-  foreign=$(echo "$exported" | grep -Ev "^$of$namespace::")
+  foreign=$(echo "$exported" | grep -Ev "^$of$namespace::|^$c")
   test -z "$foreign" || {
     echo "$so exports names that are not in $namespace:"
     echo "$foreign" | sed 's/^/  /'
+    status=1
+  }
+
+  # Each function that the C header declares is there, and each that is there is declared.
+  test "$name" = libgreenlet || continue
+  declared=$(sed -n 's/^GREENLET_API .*[ *]\(greenlet_[a-z_]*\)(.*/\1/p' "$srcdir/include/greenlet/greenlet.h" | sort)
+  test "$declared" = "$(echo "$exported" | grep '^greenlet_' | sort)" || {
+    echo "$so and greenlet.h have different C functions"
     status=1
   }
 done
