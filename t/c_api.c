@@ -110,17 +110,20 @@ static int misuses(void* data, void* payload, void** result) {
   return greenlet_switch(NULL, NULL, result);
 }
 
+static greenlet_t* unrelated_to_all;
+
 static int passes_on(void* data, void* payload, void** result) {
   const int status = greenlet_switch(data, payload, result);
   note(status == GREENLET_THROWN ? "passes on" : "?");
   greenlet_t* unrelated = greenlet_new(doubler, NULL, NULL);  // cleaning up may succeed, and fail
   greenlet_switch(unrelated, NULL, NULL);
   greenlet_unref(unrelated);
-  greenlet_switch(NULL, NULL, NULL);
+  CHECK(greenlet_set_parent(greenlet_main(), unrelated_to_all) == GREENLET_MAIN_PARENT);
   return status;
 }
 
 static void an_error_goes_to_the_parent_whole(void) {
+  unrelated_to_all = greenlet_new(NULL, NULL, NULL);
   greenlet_t* outer = greenlet_new(passes_on, NULL, NULL);
   greenlet_t* inner = greenlet_new(misuses, NULL, outer);
   CHECK(greenlet_set_run(outer, passes_on, inner, NULL) == GREENLET_OK);
@@ -133,6 +136,7 @@ static void an_error_goes_to_the_parent_whole(void) {
   greenlet_exception_unref(e);
   greenlet_unref(inner);
   greenlet_unref(outer);
+  greenlet_unref(unrelated_to_all);
 }
 
 static void ends_by_an_exit_of_its_own(void) {
@@ -275,6 +279,10 @@ static void attributes(void) {
   CHECK(greenlet_new_with(echo, data, &with) == NULL);
   CHECK(greenlet_last_error() == GREENLET_INVALID);
   EXPECT("released");
+  with.stack_size = 0;
+  g = greenlet_new_with(NULL, data, &with);  // without a function nobody needs its data
+  EXPECT("released");
+  greenlet_unref(g);
   with.size = sizeof with - 1;
   CHECK(greenlet_new_with(echo, data, &with) == NULL);
   CHECK(greenlet_last_error() == GREENLET_WRONG_ARGUMENTS);
@@ -321,7 +329,9 @@ static void the_last_error_is_the_greenlets(void) {
   CHECK(greenlet_switch(g, NULL, NULL) == GREENLET_OK);
   CHECK(greenlet_last_error() == GREENLET_EMPTY_HANDLE);  // others fail meanwhile, and success leaves it alone
   CHECK(greenlet_last_message() == message);
-  CHECK(greenlet_switch_to_parent(NULL, NULL) == GREENLET_MAIN_PARENT);
+  void* answer = &answer;
+  CHECK(greenlet_switch_to_parent(NULL, &answer) == GREENLET_MAIN_PARENT);
+  CHECK(answer == NULL);
   CHECK(greenlet_last_error() == GREENLET_MAIN_PARENT);
   CHECK(greenlet_switch(g, NULL, NULL) == GREENLET_OK);
   greenlet_unref(g);

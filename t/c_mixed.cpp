@@ -307,7 +307,9 @@ TEST_CASE("what is thrown into a greenlet that waits in greenlet_unref() comes o
       [](void* data, void*, void** result) -> int {
         // Told to end, it throws at who has told it, and goes on waiting; then it is abandoned.
         const int status = greenlet_switch_to_parent(nullptr, result);
-        greenlet_exception_t* e = greenlet_exception_new(77, "held", nullptr, nullptr);
+        // An error of the library, which must not be taken for one of the call that it comes out of.
+        greenlet_exception_t* e =
+            greenlets::to_c(std::make_exception_ptr(greenlets::error(greenlets::errc::no_run, "held")));
         greenlet_throw(static_cast<greenlet_t*>(data), e, nullptr);
         greenlet_exception_unref(e);
         return status;

@@ -158,6 +158,17 @@ static void* uses_it_late(void* data) {
   return NULL;
 }
 
+static void* begins_with_an_error(void* data) {
+  CHECK(greenlet_last_error() == GREENLET_OK);
+  CHECK(greenlet_switch(NULL, NULL, NULL) == GREENLET_EMPTY_HANDLE);
+  CHECK(strstr(greenlet_last_message(), "the pointer is NULL") != NULL);
+  greenlet_current();
+  CHECK(greenlet_last_error() == GREENLET_EMPTY_HANDLE);
+  return data;
+}
+
+static void an_error_is_the_first_thing_in_a_thread(void) { CHECK(in_thread(begins_with_an_error, told) == told); }
+
 static void used_in_a_thread_s_destructors(void) {
   CHECK(pthread_key_create(&key, late) == 0);
   for (int n = 0; n < 3; ++n) in_thread(uses_it_late, &key);
@@ -167,7 +178,7 @@ static void used_in_a_thread_s_destructors(void) {
 // --- The end by force --------------------------------------------------------------------------------
 
 static void cleaned(char** what) { note(*what); }
-#define CLEANED(name, text) __attribute__((cleanup(cleaned))) char* name = text
+#define CLEANED(name, text) __attribute__((cleanup(cleaned), unused)) char* name = text
 
 static void on_pop(void* what) { note(what); }
 
@@ -200,6 +211,28 @@ static void* ends_by_force(void* data) {
   greenlet_switch(kept[1], NULL, NULL);
   note("not reached");
   return NULL;
+}
+
+static int exits_its_thread_when_told(void* data, void* payload, void** result) {
+  CLEANED(here, "greenlet frame");
+  if (greenlet_switch_to_parent(payload, result) == GREENLET_EXIT) pthread_exit(data);
+  return GREENLET_OK;
+}
+
+static void* drops_one_that_exits(void* data) {
+  CLEANED(here, "main frame");
+  greenlet_t* g = greenlet_new(exits_its_thread_when_told, data, NULL);
+  greenlet_switch(g, NULL, NULL);
+  greenlet_unref(g);
+  note("dropped");  // a destructor, in C++: nothing may come out of it
+  greenlet_switch(greenlet_current(), NULL, NULL);
+  note("not reached");
+  return NULL;
+}
+
+static void pthread_exit_while_being_unwound(void) {
+  CHECK(in_thread(drops_one_that_exits, told) == told);
+  EXPECT("greenlet frame, dropped, main frame");
 }
 
 static void pthread_exit_in_a_greenlet(void) {
@@ -272,8 +305,10 @@ int main(void) {
   run_case("80, 102, 124: greenlets of another thread", another_thread_s_greenlets);
   run_case("137, 139: a thread's exit unwinds its greenlets, before it can be joined", a_thread_s_exit_unwinds);
   run_case("27: used in the destructors of a thread", used_in_a_thread_s_destructors);
+  run_case("an error is the first thing that a thread meets", an_error_is_the_first_thing_in_a_thread);
 #ifndef T_TSAN
   run_case("167: pthread_exit in a greenlet", pthread_exit_in_a_greenlet);
+  run_case("167: pthread_exit in one that is being unwound comes out of the next switch", pthread_exit_while_being_unwound);
 #endif
   run_case("167: pthread_cancel in a greenlet", pthread_cancel_in_a_greenlet);
   run_case("167: the library's own functions are no cancellation points", no_cancellation_point);

@@ -148,6 +148,8 @@ GREENLET_API void greenlet_clear_error(void);
 ///   GREENLET_THROWN  ends by the exception that was last thrown into it (or see greenlet_fail_with())
 ///   one of an error of the library in this greenlet, if it is the last:  ends by that error
 ///   any other        ends by an error with this code: greenlet_exception_code()
+///
+/// (Where there was no memory to keep what was thrown, it ends by std::bad_alloc instead.)
 typedef int greenlet_function(void* data, void* payload, void** result);
 
 /// How a greenlet is to be made. Begin with GREENLET_ATTRIBUTES:

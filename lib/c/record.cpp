@@ -69,11 +69,13 @@ c_record* c_record_if_any() noexcept {
 }
 
 c_record* c_record_here() noexcept {
-  thread_record* const t = this_thread_if_any();
-  if (!t) return nullptr;
-  body* const self = t->running();
-  if (!self->c) self->c = new (std::nothrow) c_record;
-  return self->c;
+  try {
+    body* const self = this_thread().running();
+    if (!self->c) self->c = new c_record;
+    return self->c;
+  } catch (const std::exception&) {
+    return nullptr;
+  }
 }
 
 void free_c_record(body* b) noexcept { delete std::exchange(b->c, nullptr); }
@@ -85,6 +87,8 @@ int fail(std::exception_ptr e) noexcept {
 }
 
 int fail(std::exception_ptr e, int status) noexcept { return note(std::move(e), status, 0); }
+
+bool could_not_keep(int status) noexcept { return code_without_record == status; }
 
 void clear_errors() noexcept {
   code_without_record = GREENLET_OK;

@@ -48,6 +48,8 @@ c_record* c_record_here() noexcept;
 // Notes that a call has failed, and returns its status; found by the type of the exception in the first case.
 int fail(std::exception_ptr e) noexcept;
 int fail(std::exception_ptr e, int status) noexcept;
+// Whether the last error was this one, and there was no memory to keep what belongs to it.
+bool could_not_keep(int status) noexcept;
 // Forgets the last error and everything that was thrown. User code: destructors of exceptions.
 void clear_errors() noexcept;
 

@@ -3,6 +3,7 @@
 #include "record.hpp"
 
 #include <cstddef>
+#include <new>
 
 namespace greenlets::detail {
 namespace {
@@ -36,7 +37,7 @@ void* payload_of(value& v) {
 
 // A C function has ended its greenlet with a status: what did it mean?
 [[noreturn]] void throw_status(int status) {
-  if (const c_record* const r = c_record_if_any()) {
+  if (const c_record* const r = could_not_keep(status) ? nullptr : c_record_if_any()) {
     const std::exception_ptr meant = status == GREENLET_EXIT     ? r->exit
                                      : status == GREENLET_THROWN ? r->thrown
                                      : status == r->code         ? r->last
@@ -44,6 +45,7 @@ void* payload_of(value& v) {
     if (meant) std::rethrow_exception(meant);
   }
   if (status == GREENLET_EXIT) throw greenlet_exit();
+  if (could_not_keep(status)) throw std::bad_alloc();
   throw c_error(status, "the function of a greenlet returned status " + std::to_string(status) + ": " +
                             greenlet_strerror(status) + describe_here());
 }
