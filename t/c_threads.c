@@ -180,9 +180,9 @@ static void used_in_a_thread_s_destructors(void) {
 static void cleaned(char** what) { note(*what); }
 #define CLEANED(name, text) __attribute__((cleanup(cleaned), unused)) char* name = text
 
-static void on_pop(void* what) { note(what); }
-
 #ifndef T_TSAN  // ThreadSanitizer cannot follow pthread_exit on another stack
+
+static void on_pop(void* what) { note(what); }
 
 static int exits_its_thread(void* data, void* payload, void** result) {
   CLEANED(here, "inner frame");

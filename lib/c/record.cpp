@@ -86,6 +86,12 @@ int fail(std::exception_ptr e) noexcept {
   return note(std::move(e), status, number);
 }
 
+int fail_with_current() {
+  std::exception_ptr e = std::current_exception();
+  if (!e) throw;  // there is no C++ object in a forced unwind
+  return fail(std::move(e));
+}
+
 int fail(std::exception_ptr e, int status) noexcept { return note(std::move(e), status, 0); }
 
 bool could_not_keep(int status) noexcept { return code_without_record == status; }

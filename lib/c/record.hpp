@@ -6,13 +6,11 @@
 #include "body.hpp"
 #include "describe.hpp"
 #include "parcel.hpp"
-#include "sanitizer.hpp"
 #include "thread.hpp"
 
 #include <greenlet/c.hpp>
 
 #include <atomic>
-#include <cxxabi.h>
 #include <exception>
 #include <string>
 #include <utility>
@@ -48,6 +46,8 @@ c_record* c_record_here() noexcept;
 // Notes that a call has failed, and returns its status; found by the type of the exception in the first case.
 int fail(std::exception_ptr e) noexcept;
 int fail(std::exception_ptr e, int status) noexcept;
+// In a handler: the same with what was caught; throws it on when it is a forced unwind.
+int fail_with_current();
 // Whether the last error was this one, and there was no memory to keep what belongs to it.
 bool could_not_keep(int status) noexcept;
 // Forgets the last error and everything that was thrown. User code: destructors of exceptions.
@@ -59,14 +59,12 @@ std::string message_of(const std::exception_ptr& e);
 // Calls `f`; whatever it throws becomes the running greenlet's last error. But for forced unwinding,
 // which is not an error, and has to pass.
 template <class F>
-GREENLET_CATCHES_FORCED_UNWIND int guarded(F&& f) {
+int guarded(F&& f) {
   try {
     f();
     return GREENLET_OK;
-  } catch (abi::__forced_unwind&) {
-    throw;
   } catch (...) {
-    return fail(std::current_exception());
+    return fail_with_current();
   }
 }
 
