@@ -32,6 +32,7 @@ namespace detail {
 struct context_map;
 struct local_table;
 struct thread_record;
+struct c_record;
 
 // What few greenlets have, and a switch looks at only behind the attention word.
 struct specials {
@@ -85,6 +86,7 @@ struct body {
   std::shared_ptr<const std::string> name;
   context_map* variables = nullptr;  // its context; counted. Null until the first is set
   local_table* locals = nullptr;     // its values of locals; null until the first is made
+  c_record* c = nullptr;             // of the C interface, made at its first error here; used while it runs
   const std::uint64_t id;
   greenlet self;                     // current()'s answer: not counted
 
@@ -107,6 +109,9 @@ bool belongs_to(thread_record& t, body* b) noexcept;
 greenlet parent_of(body* b) noexcept;
 // Puts `p` (a counted reference, given away) in the parent's place and returns the old one, counted.
 body* exchange_parent(body* b, body* p) noexcept;
+
+// c/record.cpp: frees what the C interface keeps of it, which may be user code.
+void free_c_record(body* b) noexcept;
 
 // Ends a weak reference.
 void weak_unref(body* b) noexcept;

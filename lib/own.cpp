@@ -32,6 +32,7 @@ void finish_own(thread_record& t, body* b) noexcept {
   b->ending = true;
   b->unused_run = {};
   b->run = {};
+  free_c_record(b);
   for (unsigned round = 1; has_own(t, b); ++round) {
     if (round > most_rounds) return report_own(b);
     destroy_own(t, b, round);
@@ -40,6 +41,7 @@ void finish_own(thread_record& t, body* b) noexcept {
 }
 
 void bury_own(body* b) noexcept {
+  free_c_record(b);
   drop_context(b);
   lose_locals(b);
 }

@@ -3,6 +3,7 @@
 #include "fault.hpp"
 #include "thread.hpp"
 
+#include <cxxabi.h>
 #include <mutex>
 #include <utility>
 
@@ -178,6 +179,27 @@ void settle(thread_record& t, arrival& how) noexcept {
     unref(left);
   }
   drop_guests(t);
+}
+
+GREENLET_CATCHES_FORCED_UNWIND parcel exchange(body* target, parcel&& p) {
+  thread_record& t = this_thread();
+  pinned pin;
+  if (t.attention.load(std::memory_order_relaxed) != 0) {
+    pin.pin(t);
+    refuse_in_hook(t);
+    guest kept(t, target ? target->self : greenlet());
+    try {
+      enter_slowly(t);
+    } catch (abi::__forced_unwind&) {
+      throw;
+    } catch (...) {
+      return parcel(std::current_exception());  // what was held for us
+    }
+    if (target) target = kept.hand_over();
+  }
+  if (!target) target = t.running()->parent.load(std::memory_order_relaxed);
+  if (!target) throw error(errc::main_parent, "a main greenlet has no parent to switch to", "  " + describe(t.running()));
+  return deliver(t, target, std::move(p), pin);
 }
 
 value switch_to(const greenlet& target, value&& sent) { return open(send(target, parcel(std::move(sent)))); }

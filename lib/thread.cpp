@@ -100,6 +100,7 @@ void forget(thread_record& t) noexcept {
 void end_record(thread_record& t) noexcept {
   t.exited.store(true, std::memory_order_release);
   t.main->held = nullptr;
+  free_c_record(t.main);
   t.main->context = nullptr;
   t.main->state.store(life::unwound, std::memory_order_release);
   if (record == &t) {

@@ -164,6 +164,9 @@ thread_record& entered();
 parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept;
 // What a greenlet does first when it has control: cleans up after the one that ran before.
 void settle(thread_record& t, arrival& how) noexcept;
+// As switch_to() and throw_in(), for who must tell what is wrong with the call, which is thrown, from
+// what comes while the running greenlet is away, which is all in the parcel. nullptr: to the parent.
+parcel exchange(body* target, parcel&& p);
 // Whether a switch to `b` is allowed on this thread; throws error if not.
 void check_thread(thread_record& t, body* b);
 

@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Each public header compiles alone, and twice in a row, without a warning.
+# Each public header compiles alone, and twice in a row, without a warning; those for C also as C.
 
 set -u
 status=0
 source=headers-test.$$.cpp
-trap 'rm -f "$source"' EXIT
+c_source=headers-test.$$.c
+trap 'rm -f "$source" "$c_source"' EXIT
 
 for header in $headers; do
   name=${header#include/}
@@ -15,6 +16,16 @@ for header in $headers; do
     echo "<$name> does not stand alone"
     status=1
   }
+  case $name in
+    *.h)
+      cp "$source" "$c_source"
+      $CC -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror -fsyntax-only \
+        -I"$builddir/include" -I"$srcdir/include" "$c_source" || {
+        echo "<$name> does not stand alone in C"
+        status=1
+      }
+      ;;
+  esac
 done
 
 # TEST_CASE("198: every macro of a public header begins with GREENLET_")

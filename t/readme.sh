@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The program in README compiles and prints what README says it prints.
+# The program in README compiles and prints what README says it prints; that in greenlet.h, the same but
+# for the last line.
 
 set -eu
 work=readme-test.$$
@@ -19,3 +20,12 @@ $CXX $CXXFLAGS $SANITIZER_FLAGS $PTHREAD_FLAGS -Wall -Wextra -Wshadow -Werror \
   $CXX $CXXFLAGS $SANITIZER_FLAGS $PTHREAD_FLAGS -o "$work/readme" "$work/readme.o" "$builddir/lib/libgreenlet.la"
 "$work/readme" >"$work/actual"
 diff -u "$work/expected" "$work/actual"
+
+awk '/^[/][/]   #include/ { on = 1 } /^[/][/] [^ ]/ { on = 0 } on' "$srcdir/include/greenlet/greenlet.h" | sed 's,^//,,' >"$work/header.c"
+test -s "$work/header.c" || { echo "greenlet.h has no program"; exit 1; }
+$CC -std=c11 $CFLAGS $SANITIZER_FLAGS $PTHREAD_FLAGS -fexceptions -Wall -Wextra -Wshadow -Werror \
+  -I"$builddir/include" -I"$srcdir/include" -c -o "$work/header.o" "$work/header.c"
+"$builddir/libtool" --quiet --tag=CC --mode=link \
+  $CC $CFLAGS $SANITIZER_FLAGS $PTHREAD_FLAGS -o "$work/header" "$work/header.o" "$builddir/lib/libgreenlet.la"
+"$work/header" >"$work/actual"
+sed '$d' "$work/expected" | diff -u - "$work/actual"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# A library exports its namespace and nothing else, and holds nothing of the seam for failing calls.
+# A library exports its namespace, the core its C functions too, and nothing else; and holds nothing of
+# the seam for failing calls.
 
 # TEST_CASE("198: every symbol of a library is in its namespace")
 
@@ -15,8 +16,8 @@ for la in $libraries; do
   test -f "$so" || continue
   seen=$((seen + 1))
   case $name in
-    libgreenlet) namespace='greenlets' ;;
-    libgreenlet-*) namespace="greenlets::${name#libgreenlet-}" ;;
+    libgreenlet) namespace='greenlets' c='greenlet_[a-z_]+$' ;;
+    libgreenlet-*) namespace="greenlets::${name#libgreenlet-}" c='$.' ;;
   esac
   # lib/fault.hpp, by its namespace and by a string of it.
   for file in "$so" "$builddir/lib/.libs/$name.a"; do
@@ -32,10 +33,18 @@ for la in $libraries; do
   test -n "$exported" || { echo "$so exports nothing"; status=1; }
 
   of='((typeinfo|typeinfo name|vtable|VTT|guard variable|TLS (init|wrapper) function) for )?'
-  foreign=$(echo "$exported" | grep -Ev "^$of$namespace::")
+  foreign=$(echo "$exported" | grep -Ev "^$of$namespace::|^$c")
   test -z "$foreign" || {
     echo "$so exports names that are not in $namespace:"
     echo "$foreign" | sed 's/^/  /'
+    status=1
+  }
+
+  # Each function that the C header declares is there, and each that is there is declared.
+  test "$name" = libgreenlet || continue
+  declared=$(sed -n 's/^GREENLET_API .*[ *]\(greenlet_[a-z_]*\)(.*/\1/p' "$srcdir/include/greenlet/greenlet.h" | sort)
+  test "$declared" = "$(echo "$exported" | grep '^greenlet_' | sort)" || {
+    echo "$so and greenlet.h have different C functions"
     status=1
   }
 done

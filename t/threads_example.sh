@@ -1,10 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The example of greenlet's page on threads prints, to the letter, what that page says.
+# The example of greenlet's page on threads prints, to the letter, what that page says; in C++ and in C.
 
 set -u
 actual=threads-example.$$.out
 trap 'rm -f "$actual"' EXIT
 
-"$builddir/examples/01_threads" >"$actual" || { echo "01_threads: exit status $?"; exit 1; }
-diff -u "$srcdir/examples/01_threads.out" "$actual"
+for program in 01_threads 01_threads_c; do
+  "$builddir/examples/$program" >"$actual" || { echo "$program: exit status $?"; exit 1; }
+  diff -u "$srcdir/examples/01_threads.out" "$actual" || { echo "$program: printed something else"; exit 1; }
+done
