@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Each public header compiles alone, and twice in a row, without a warning.
+# Each public header compiles alone, and twice in a row, without a warning, in C++17 and later; and
+# what it cannot be compiled with it names.
 
 set -u
 status=0
@@ -16,4 +17,28 @@ for header in $headers; do
     status=1
   }
 done
+
+# All of them together.
+for header in $headers; do echo "#include <${header#include/}>"; done >"$source"
+for standard in c++20 c++2b; do
+  $CXX -std=$standard -Wall -Wextra -Wshadow -Werror -fsyntax-only -I"$builddir/include" -I"$srcdir/include" "$source" || {
+    echo "the headers are not for $standard"
+    status=1
+  }
+done
+
+# refused FLAG: by a sentence of ours that names it, before anything else.
+refused() {
+  if errors=$($CXX -std=c++17 "$1" -fsyntax-only -I"$builddir/include" -I"$srcdir/include" "$source" 2>&1); then
+    echo "the headers compile with $1, and say that they do not"
+    status=1
+  elif ! echo "$errors" | grep error | head -n 1 | grep -q -e "error.*libgreenlet needs.*compile with.* $2"; then
+    echo "the first error with $1 is not that it is refused:"
+    echo "$errors" | grep error | head -n 3
+    status=1
+  fi
+}
+refused -std=c++14 -std=c++17
+refused -fno-exceptions -fno-exceptions
+refused -fno-rtti -fno-rtti
 exit $status
