@@ -6,7 +6,7 @@
 set -u
 status=0
 source=headers-test.$$.cpp
-trap 'rm -f "$source"' EXIT
+trap 'rm -f "$source" "$source.stdlib.cpp"' EXIT
 
 for header in $headers; do
   name=${header#include/}
@@ -41,4 +41,9 @@ refused() {
 refused -std=c++14 -std=c++17
 refused -fno-exceptions -fno-exceptions
 refused -fno-rtti -fno-rtti
+# Where it is installed.
+printf '#include <cstddef>\n#ifndef _LIBCPP_VERSION\n#error\n#endif\n' >"$source.stdlib.cpp"
+if $CXX -std=c++17 -stdlib=libc++ -fsyntax-only "$source.stdlib.cpp" 2>/dev/null; then
+  refused -stdlib=libc++ -stdlib=libc++
+fi
 exit $status

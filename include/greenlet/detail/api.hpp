@@ -3,6 +3,8 @@
 #ifndef GREENLET_DETAIL_API_HPP
 #define GREENLET_DETAIL_API_HPP
 
+#include <cstddef>  // tells which standard library this is
+
 #if __cplusplus < 201703L
 #error "libgreenlet needs C++17: compile with -std=c++17 or later"
 #endif
@@ -11,6 +13,9 @@
 #endif
 #ifndef __cpp_rtti
 #error "libgreenlet needs type information, by which values are told apart: compile without -fno-rtti"
+#endif
+#ifdef _LIBCPP_VERSION
+#error "libgreenlet needs libstdc++, through which pthread_exit can unwind: compile without -stdlib=libc++"
 #endif
 
 // Everything is compiled with hidden visibility; a class that is thrown or compared by its type
