@@ -103,9 +103,12 @@ TEST_CASE("117, 137: dropped elsewhere when its thread has just given up another
 
 // The unwinder finds no way through such a function, and goes from there straight to the thread's end.
 #if defined(__x86_64__) && defined(__ELF__) && !defined(T_TSAN) && !defined(T_ASAN)
+// Global, because LTO may put the test into another unit than this.
 extern "C" void t_exit_without_unwind_information();
 asm(R"(
     .text
+    .globl t_exit_without_unwind_information
+    .hidden t_exit_without_unwind_information
     .type t_exit_without_unwind_information, @function
 t_exit_without_unwind_information:
     subq $8, %rsp
