@@ -86,7 +86,7 @@ class gate {
 
 }  // namespace
 
-TEST_CASE("102: switch and throw at any greenlet of another thread are refused") {
+TEST_CASE("102, B11: switch and throw at any greenlet of another thread are refused") {
   helper other;
   greenlet main, running, suspended, dead, unstarted, grandchild;
   std::string resumed;
@@ -154,7 +154,7 @@ TEST_CASE("102: the error names both threads") {
         std::string::npos);
 }
 
-TEST_CASE("103: an unstarted greenlet belongs to the root of its ancestors at the moment of the switch") {
+TEST_CASE("103, B10: an unstarted greenlet belongs to the root of its ancestors at the moment of the switch") {
   helper other;
   greenlet g([] { return std::this_thread::get_id(); });
   greenlet between([](const value& v) { return v.get<std::thread::id>(); });
@@ -239,7 +239,7 @@ TEST_CASE("105: a refused switch changes nothing, and what was sent is destroyed
   CHECK(sent.expired());
 }
 
-TEST_CASE("106: refused values never reach a greenlet that its own thread is switching to") {
+TEST_CASE("106, B12: refused values never reach a greenlet that its own thread is switching to") {
   constexpr int turns = 2000, intruders = 4;
   greenlet adder([](int n) {
     for (;;) n = switch_to_parent(n + 1).get<int>();
@@ -306,7 +306,7 @@ TEST_CASE("107: what is allowed from another thread, at any time") {
   CHECK(unstarted.switch_to().get<int>() == 2);
 }
 
-TEST_CASE("56, 103: of two threads that start one greenlet at once, one does and the other is refused") {
+TEST_CASE("56, 103, B10, B14: of two threads that start one greenlet at once, one does and the other is refused") {
   for (int round = 0; round < 300; ++round) {
     std::atomic<int> ran{0}, started{0}, refused{0}, wrong{0};
     const greenlet g([&ran] {
@@ -338,7 +338,7 @@ TEST_CASE("56, 103: of two threads that start one greenlet at once, one does and
   }
 }
 
-TEST_CASE("108: sixteen threads make greenlets and exit while sixteen others try to switch to them") {
+TEST_CASE("108, B14, B15: sixteen threads make greenlets and exit while sixteen others try to switch to them") {
   constexpr int makers = 16, tryers = 16, each = 12;
   std::mutex mutex;
   std::vector<greenlet> published;

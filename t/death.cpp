@@ -227,7 +227,7 @@ TEST_CASE("many that are unwinding at once, each switched away in a destructor, 
   }
 }
 
-TEST_CASE("76: no memory is kept of greenlets that have finished") {
+TEST_CASE("76, B26: no memory is kept of greenlets that have finished") {
   SUBCASE("returned") {
     check_flat([] { greenlet([](int n) { return n; }).switch_to(1); });
   }
@@ -258,7 +258,7 @@ TEST_CASE("76: no memory is kept of greenlets that have finished") {
   }
 }
 
-TEST_CASE("76: ... also when more were alive at once than the pool keeps stacks of") {
+TEST_CASE("76, B26: ... also when more were alive at once than the pool keeps stacks of") {
   const auto round = [] {
     std::vector<greenlet> all;
     for (int i = 0; i < 400; ++i) {

@@ -180,7 +180,7 @@ TEST_CASE("126: switch_to_parent() in a greenlet unwinds too, before it goes") {
   CHECK(log.back() == "back");
 }
 
-TEST_CASE("127: errors of the dropped go to the unraisable handler; the exception being handled stays") {
+TEST_CASE("127, B32: errors of the dropped go to the unraisable handler; the exception being handled stays") {
   unraisables handler;
   greenlet g([] {
     try {
@@ -280,7 +280,7 @@ TEST_CASE("128: one that does not come back leaves those behind it to the next e
   CHECK(flusher.dead());
 }
 
-TEST_CASE("8, 25, 134: the current greenlet, and the parent of a new one, are right although the dropped switch about") {
+TEST_CASE("8, 25, 134, B6: the current greenlet, and the parent of a new one, are right although the dropped switch about") {
   const greenlet main = current();
   const greenlet third([] {
     for (;;) switch_to_parent();
@@ -310,7 +310,7 @@ TEST_CASE("8, 25, 134: the current greenlet, and the parent of a new one, are ri
   while (!asker.dead()) asker.switch_to();
 }
 
-TEST_CASE("130: what a switch sends is not touched by what the dropped do at its entry") {
+TEST_CASE("130, B32: what a switch sends is not touched by what the dropped do at its entry") {
   // The dropped one switches to the same target first, with another value.
   events log;
   const greenlet target([&] {
@@ -442,7 +442,7 @@ TEST_CASE("117: dropped elsewhere, it refuses to end: reported once, on its own 
   CHECK(weak.expired());
 }
 
-TEST_CASE("129, 133: many threads drop each other's greenlets, while they run and while they exit") {
+TEST_CASE("129, 133, B24: many threads drop each other's greenlets, while they run and while they exit") {
   constexpr int threads_n = 8, each = 150;
   const auto before = counts();
   std::atomic<int> made{0}, destroyed{0}, elsewhere{0};

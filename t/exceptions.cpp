@@ -39,7 +39,7 @@ std::string handled() {
 
 }  // namespace
 
-TEST_CASE("164: two handlers that interleave rethrow and find their own exceptions") {
+TEST_CASE("164, B37: two handlers that interleave rethrow and find their own exceptions") {
   //   main             a                          b
   //   starts a
   //                    catches "a"

@@ -49,7 +49,7 @@ struct remains {
 
 }  // namespace
 
-TEST_CASE("139: after the exit every switch and throw is refused, whatever the greenlet's state") {
+TEST_CASE("139, B13: after the exit every switch and throw is refused, whatever the greenlet's state") {
   remains r;
   const std::string exited = "cannot switch to a different thread (which happens to have exited)";
   const auto refused = [&](const greenlet& g, errc code, const std::string& sentence) {
@@ -256,7 +256,7 @@ TEST_CASE("148: an exited thread's main greenlet counts while it is referenced, 
   CHECK(counts().main_greenlets == before.main_greenlets);
 }
 
-TEST_CASE("146: a thread that only ever asked for the current greenlet leaves nothing") {
+TEST_CASE("146, B23: a thread that only ever asked for the current greenlet leaves nothing") {
   const auto before = counts();
   for (int i = 0; i < 100; ++i) in_thread([] { current(); });
   CHECK(counts().greenlets == before.greenlets);

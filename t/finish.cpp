@@ -347,7 +347,7 @@ TEST_CASE("71: an exception makes unstarted parents dead without running them, a
   }
 }
 
-TEST_CASE("71: what such a parent was to run may reparent, drop and switch when it is destroyed") {
+TEST_CASE("71, B4: what such a parent was to run may reparent, drop and switch when it is destroyed") {
   const greenlet main = current();
   const auto before = counts();
   events log;

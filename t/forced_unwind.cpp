@@ -113,7 +113,7 @@ REGISTER_LISTENER("in_main_thread", 0, in_main_thread);
 // own code. Cancellation, and pthread_exit on the thread's own stack, it can do: those are at the end.
 #ifndef T_TSAN
 
-TEST_CASE("167: pthread_exit in a greenlet ends its thread: that greenlet, main, then the suspended") {
+TEST_CASE("167, B18: pthread_exit in a greenlet ends its thread: that greenlet, main, then the suspended") {
   events log;
   greenlet other;
   void* const value = exit_value_of([&]() -> void* {
@@ -398,7 +398,7 @@ TEST_CASE("167: swallowing a forced unwind in a greenlet aborts, as it does in a
   CHECK(c.output.find("exception not rethrown") != std::string::npos);
 }
 
-TEST_CASE("208: pthread_exit in a greenlet of the process's main thread; the others go on, the process ends with 0") {
+TEST_CASE("208, B19: pthread_exit in a greenlet of the process's main thread; the others go on, the process ends with 0") {
   const testing::child c = testing::in_child([] {
     char self[4096] = "";
     REQUIRE(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
@@ -455,7 +455,7 @@ TEST_CASE("167: pthread_exit in main of a thread whose greenlets are suspended")
   CHECK(kept.dead());
 }
 
-TEST_CASE("167: pthread_cancel reaches a thread that waits in a greenlet") {
+TEST_CASE("167, B18: pthread_cancel reaches a thread that waits in a greenlet") {
   events log;
   std::promise<void> ready;
   std::vector<greenlet> kept(2);

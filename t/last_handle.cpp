@@ -361,7 +361,7 @@ TEST_CASE("118: two suspended greenlets that hold each other's only handles by w
   }
 }
 
-TEST_CASE("29: main greenlets are not unwound, however many handles to them go") {
+TEST_CASE("29, B27: main greenlets are not unwound, however many handles to them go") {
   for (int i = 0; i < 3; ++i) {
     greenlet m = main_greenlet();
     const weak_greenlet w = m;

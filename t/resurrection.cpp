@@ -29,7 +29,7 @@ std::string message_of(const std::exception_ptr& e) {
 
 }  // namespace
 
-TEST_CASE("111, 115: one that keeps itself alive gets its old parent back, and is told again when it is let go again") {
+TEST_CASE("111, 115, B27: one that keeps itself alive gets its old parent back, and is told again when it is let go again") {
   events log;
   greenlet saved;
   const greenlet main = current();
@@ -141,7 +141,7 @@ TEST_CASE("113: another exception goes to the unraisable handler, in the dropper
   CHECK(std::current_exception() == nullptr);
 }
 
-TEST_CASE("113: the handler runs in the greenlet that dropped the handle, and what it throws is ignored") {
+TEST_CASE("113, B44: the handler runs in the greenlet that dropped the handle, and what it throws is ignored") {
   std::vector<std::uint64_t> told_in;
   const testing::child c = testing::in_child([&] {
     set_unraisable_handler([&](const greenlet&, const std::exception_ptr&) {
@@ -189,7 +189,7 @@ TEST_CASE("113: by default a line on standard error names the greenlet and the e
   CHECK(c.output.find("std::runtime_error: disk full\n") != std::string::npos);
 }
 
-TEST_CASE("117: one that swallows its exit and switches away unkept is reported once and left; never in a loop") {
+TEST_CASE("117, B27: one that swallows its exit and switches away unkept is reported once and left; never in a loop") {
   unraisables handler;
   events log;
   weak_greenlet weak;
@@ -388,7 +388,7 @@ TEST_CASE("115, 119: locking a weak handle while its greenlet dies keeps it") {
   CHECK(weak.expired());
 }
 
-TEST_CASE("121: counts are exact after resurrections, refusals and kills") {
+TEST_CASE("121, B27: counts are exact after resurrections, refusals and kills") {
   const unraisables handler;
   trim_stacks();
   const auto before = counts();

@@ -113,7 +113,7 @@ TEST_CASE("54: ... or that switches away while it is pending") {
   CHECK(thrower.state() == greenlet_state::suspended);  // the exception went to g's parent
 }
 
-TEST_CASE("54: ... or that starts the greenlet with something else to run") {
+TEST_CASE("54, B4: ... or that starts the greenlet with something else to run") {
   events log;
   greenlet g;
   g = greenlet([&, end = at_end([&] {
@@ -257,7 +257,7 @@ TEST_CASE("57: ... and again so on a stack that was used before") {
   }
 }
 
-TEST_CASE("57: its frames end at its first one, and are none of the starter's") {
+TEST_CASE("57, B36: its frames end at its first one, and are none of the starter's") {
   int shallow = 0, deep = 0, starter = 0;
   const greenlet a([&] { shallow = frames_here(); }), b([&] { deep = frames_here(); });
   a.switch_to();
@@ -272,7 +272,7 @@ TEST_CASE("57: its frames end at its first one, and are none of the starter's") 
   CHECK(deep == shallow);
 }
 
-TEST_CASE("57: an exception is never caught by a frame of the starter that is not the parent") {
+TEST_CASE("57, B36: an exception is never caught by a frame of the starter that is not the parent") {
   bool caught_by_starter = false;
   greenlet thrower;
   greenlet starter([&] {

@@ -109,7 +109,7 @@ void run_threads(unsigned count, tally& all, exchange& shop) {
 
 }  // namespace
 
-TEST_CASE("131, 132, 133, 150: ten thousand threads with ten suspended greenlets each: all is destroyed once, at home") {
+TEST_CASE("131, 132, 133, 150, B23, B24: ten thousand threads with ten suspended greenlets each: all is destroyed once, at home") {
   tally all;
   exchange shop;
   run_threads(threads / 10, all, shop);
@@ -176,7 +176,7 @@ TEST_CASE("150: one thread with 20,000 unfinished greenlets leaves the memory as
 #endif
 }
 
-TEST_CASE("108: threads that exit while others drop, switch at and ask about their greenlets") {
+TEST_CASE("108, B15: threads that exit while others drop, switch at and ask about their greenlets") {
   exchange shop;
   std::atomic<bool> over{false};
   std::atomic<std::uint64_t> refused{0};

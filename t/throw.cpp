@@ -472,7 +472,7 @@ TEST_CASE("95: the thread is checked as a switch's is; an error takes the place 
   CHECK(caught == "oops");
 }
 
-TEST_CASE("87: an exception held by the greenlet that it was thrown into, which it refers to, is no cycle for ever") {
+TEST_CASE("87, B31: an exception held by the greenlet that it was thrown into, which it refers to, is no cycle for ever") {
   // The thrown object holds a handle to the greenlet that keeps it suspended in its handler: while
   // it handles it, yes; once it has ended, no.
   struct about {

@@ -42,7 +42,7 @@ struct leaving {
 
 }  // namespace
 
-TEST_CASE("164: uncaught_exceptions() is right everywhere when greenlets are left in the middle of unwinding") {
+TEST_CASE("164, B37: uncaught_exceptions() is right everywhere when greenlets are left in the middle of unwinding") {
   //   main                     a                           b
   //   starts a
   //                            throws; ~leaving: 1

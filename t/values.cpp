@@ -264,7 +264,7 @@ TEST_CASE("41: so are the arguments of a first switch") {
 
 // There is no greenlet that wakes with nothing pending, as greenlet's errors for that case have it:
 // nothing is a value like any other, and another thread's attempt never reaches the slot.
-TEST_CASE("42, 43: other threads that try to send something neither take nor change what is pending") {
+TEST_CASE("42, 43, B14: other threads that try to send something neither take nor change what is pending") {
   constexpr int rounds = 3000;
   greenlet g(echo);
   g.switch_to();
@@ -300,7 +300,7 @@ TEST_CASE("42, 43: other threads that try to send something neither take nor cha
   CHECK(refused >= 4);
 }
 
-TEST_CASE("44: what a greenlet passes on is not lost when its last handle goes with the switch") {
+TEST_CASE("44, B5: what a greenlet passes on is not lost when its last handle goes with the switch") {
   std::vector<greenlet> seen;
   greenlet worker, initiator;
   weak_greenlet weak;
@@ -324,7 +324,7 @@ TEST_CASE("44: what a greenlet passes on is not lost when its last handle goes w
   CHECK(weak.expired());
 }
 
-TEST_CASE("44: the same when the value is what it was made of, or goes to another than the parent") {
+TEST_CASE("44, B5: the same when the value is what it was made of, or goes to another than the parent") {
   greenlet g, sibling([](std::unique_ptr<counted> c) { return c->number; });
   g = greenlet([&] {
     auto c = std::make_unique<counted>(7);
@@ -335,7 +335,7 @@ TEST_CASE("44: the same when the value is what it was made of, or goes to anothe
   CHECK(counted::alive == 0);
 }
 
-TEST_CASE("44: an exception in flight is not lost either") {
+TEST_CASE("44, B5: an exception in flight is not lost either") {
   greenlet g;
   g = greenlet([&] {
     const greenlet parent = current().parent();
