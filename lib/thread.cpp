@@ -43,14 +43,14 @@ std::string name_of_this_thread() {
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
   auto* const made = new thread_record;
-  // The allocator is user code, which may have used the library meanwhile: t/allocations.cpp.
-  if (record) {
-    end_record(*made);
-    return *record;
-  }
   if (const int code = pthread_setspecific(key, made)) {
     end_record(*made);
     check(code, "pthread_setspecific");
+  }
+  if (record) {  // by the user's operator new, which has used the library meanwhile (t/hard_allocation.cpp)
+    pthread_setspecific(key, record);
+    end_record(*made);
+    return *record;
   }
   record = made;
   return *made;

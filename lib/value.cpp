@@ -17,6 +17,10 @@ struct thrown_exit {
 
 }  // namespace
 
+template <>
+inline constexpr bool moves_silently<thrown_exit> = true;
+static_assert(fits_in_place<thrown_exit>, "an exit becomes a value where nothing may be allocated");
+
 value from_thrown(std::exception_ptr thrown) { return thrown_exit{std::move(thrown)}; }
 
 const std::type_info& thrown_type(const std::exception_ptr& thrown) noexcept {
