@@ -439,7 +439,7 @@ TEST_CASE("20: the callable of a greenlet that never starts goes with its last h
 //  |<-------------------| waits
 //  | set_run returns
 //  |------------------->| goes on, ends
-TEST_CASE("21, B3: the destructor of a replaced callable may start the greenlet, with the new one") {
+TEST_CASE("21, B3, B4: the destructor of a replaced callable may start the greenlet, with the new one") {
   events log;
   greenlet g;
   g = greenlet([&, end = at_end([&] {
@@ -479,7 +479,7 @@ TEST_CASE("21, B3: the destructor of a replaced callable may switch away, and th
   CHECK(log == events{"~old", "main", "new ran", "~old goes on", "set_run returned"});
 }
 
-TEST_CASE("21, B3: the destructor of a replaced callable may set yet another, and that one runs") {
+TEST_CASE("21: the destructor of a replaced callable may set yet another, and that one runs") {
   events log;
   greenlet g;
   g = greenlet([&, end = at_end([&] { g.set_run([&] { log.push_back("third"); }); })] { log.push_back("first"); });
@@ -488,7 +488,7 @@ TEST_CASE("21, B3: the destructor of a replaced callable may set yet another, an
   CHECK(log == events{"third"});
 }
 
-TEST_CASE("21, B3: the destructor of a replaced callable may drop the greenlet itself") {
+TEST_CASE("21: the destructor of a replaced callable may drop the greenlet itself") {
   events log;
   auto g = std::make_unique<greenlet>(attributes());
   const greenlets::weak_greenlet weak(*g);

@@ -382,7 +382,7 @@ TEST_CASE("32: a child may throw into the main greenlet, and stays suspended") {
   CHECK(log == events{"throws", "got 9", "ends"});
 }
 
-TEST_CASE("33, B12: threads have main greenlets and trees of their own, and run them at once") {
+TEST_CASE("33, B6, B12: threads have main greenlets and trees of their own, and run them at once") {
   constexpr int threads = 8, rounds = 500, children = 10;
   std::mutex lock;
   std::vector<greenlet> mains;

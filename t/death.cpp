@@ -88,7 +88,7 @@ TEST_CASE("74: the end, in order: the stack, the arguments, the callable, dead, 
   CHECK(g.dead());
 }
 
-TEST_CASE("74: the last destructors may switch away and back, and the result is kept") {
+TEST_CASE("74, B3: the last destructors may switch away and back, and the result is kept") {
   events log;
   using end = std::shared_ptr<void>;
   const auto switching = [&](const char* text) {

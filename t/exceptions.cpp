@@ -164,7 +164,7 @@ TEST_CASE("165: exceptions thrown and caught while others are suspended in try b
   CHECK(std::uncaught_exceptions() == 0);
 }
 
-TEST_CASE("164, 165: handlers within handlers, left and entered at random, find their exceptions at every depth") {
+TEST_CASE("164, 165, B37: handlers within handlers, left and entered at random, find their exceptions at every depth") {
   constexpr int greenlets_n = 24, levels = 10;
   std::minstd_rand dice(20240229);
   std::array<greenlet, greenlets_n> ring;

@@ -398,7 +398,7 @@ TEST_CASE("167: swallowing a forced unwind in a greenlet aborts, as it does in a
   CHECK(c.output.find("exception not rethrown") != std::string::npos);
 }
 
-TEST_CASE("208, B19: pthread_exit in a greenlet of the process's main thread; the others go on, the process ends with 0") {
+TEST_CASE("208, B18, B19: pthread_exit in a greenlet of the process's main thread; the others go on, the process ends with 0") {
   const testing::child c = testing::in_child([] {
     char self[4096] = "";
     REQUIRE(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
@@ -441,7 +441,7 @@ TEST_CASE("167: threads that end by force in greenlets, many times, leave nothin
 
 #endif
 
-TEST_CASE("167: pthread_exit in main of a thread whose greenlets are suspended") {
+TEST_CASE("167, B18: pthread_exit in main of a thread whose greenlets are suspended") {
   events log;
   greenlet kept;
   void* const value = exit_value_of([&]() -> void* {
@@ -484,7 +484,7 @@ TEST_CASE("167, B18: pthread_cancel reaches a thread that waits in a greenlet") 
   CHECK(kept[1].dead());
 }
 
-TEST_CASE("167: pthread_cancel reaches a thread that waits in main while greenlets are suspended") {
+TEST_CASE("167, B18: pthread_cancel reaches a thread that waits in main while greenlets are suspended") {
   events log;
   std::promise<void> ready;
   greenlet kept;

@@ -320,7 +320,7 @@ TEST_CASE("118: while it dies it may switch to third greenlets, start new ones a
   CHECK(log == events{"third", "fresh", "third", "dropped killed", "~dropped", "busy"});
 }
 
-TEST_CASE("118: kills within kills, a thousand greenlets deep, each on its own stack") {
+TEST_CASE("118, B7: kills within kills, a thousand greenlets deep, each on its own stack") {
   int destroyed = 0;
   struct counting {
     int& n;

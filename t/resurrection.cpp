@@ -72,7 +72,7 @@ TEST_CASE("111, 115, B27: one that keeps itself alive gets its old parent back, 
   CHECK(log == events{"killed 1", "killed 2", "goes on", "parent goes on", "killed 3", "~g"});
 }
 
-TEST_CASE("112, 116: swallowing the exit and finishing is fine; the result is destroyed and reaches nobody") {
+TEST_CASE("112, 116, B27: swallowing the exit and finishing is fine; the result is destroyed and reaches nobody") {
   const unraisables handler;
   events log;
   greenlet g([&] {

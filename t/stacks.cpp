@@ -212,7 +212,7 @@ TEST_CASE("the signal mask belongs to the thread") {
   pthread_sigmask(SIG_SETMASK, &original, nullptr);
 }
 
-TEST_CASE("errno belongs to the thread") {
+TEST_CASE("B35: errno belongs to the thread") {
   greenlet g([] {
     switch_to_parent();
     CHECK(errno == ERANGE);
@@ -224,7 +224,7 @@ TEST_CASE("errno belongs to the thread") {
   CHECK(errno == EDOM);
 }
 
-TEST_CASE("the floating-point environment belongs to the thread, unless the greenlet keeps its own") {
+TEST_CASE("B40: the floating-point environment belongs to the thread, unless the greenlet keeps its own") {
   REQUIRE(std::fegetround() == FE_TONEAREST);
   SUBCASE("the thread's") {
     greenlet g([] {

@@ -303,7 +303,7 @@ TEST_CASE("137: a greenlet that is being unwound may still switch to its sibling
   CHECK(log == events{"echo 0", "asking thread_exit", "~asking", "echo 1", "~echo"});
 }
 
-TEST_CASE("27, 135: thread_local and key destructors, before and after the library's own, may use it") {
+TEST_CASE("27, 135, B17, B21: thread_local and key destructors, before and after the library's own, may use it") {
   // The order of glibc: thread_locals; then the keys in the order they were made, ours between
   // these two; then, if any of them is set again, another round, four at most.
   REQUIRE(earlier_made);
@@ -351,7 +351,7 @@ TEST_CASE("27, 135: thread_local and key destructors, before and after the libra
   CHECK(counts().threads == before.threads);
 }
 
-TEST_CASE("27: a destructor after the library's own finds the thread's old greenlets dead and refused") {
+TEST_CASE("27, B17: a destructor after the library's own finds the thread's old greenlets dead and refused") {
   make_later_key();
   events log;
   greenlet old_main, old;
@@ -373,7 +373,7 @@ TEST_CASE("27: a destructor after the library's own finds the thread's old green
   CHECK(log == events{"old thread_exit", "~old", "later"});
 }
 
-TEST_CASE("26: a thread whose first use of the library is in a destructor of its end") {
+TEST_CASE("26, B17: a thread whose first use of the library is in a destructor of its end") {
   REQUIRE(earlier_made);
   make_later_key();
   for (pthread_key_t* key : {&earlier_key, &later_key}) {

@@ -145,7 +145,7 @@ TEST_CASE("166: an exception that leaves a thread's main greenlet uncaught is st
   CHECK(c.output.find("caught below") == std::string::npos);
 }
 
-TEST_CASE("166, B36: an exception of another language is the greenlet's own while it handles it, and aborts when it leaves") {
+TEST_CASE("166: an exception of another language is the greenlet's own while it handles it, and aborts when it leaves") {
   std::vector<std::string> log;
   // Handled in the greenlet, over switches to others that throw and catch.
   const greenlet g([&] {

@@ -218,7 +218,7 @@ TEST_CASE("40: when what was sent does not fit, the ancestor dies of it") {
 //  |-------------------->| ~local
 //  |<--- 2 --------------|
 //  | has got 1
-TEST_CASE("41: what was sent is out of the slot before the sender, unwound, can send again") {
+TEST_CASE("41, B1: what was sent is out of the slot before the sender, unwound, can send again") {
   const greenlet main = current();
   events log;
   greenlet g, kept;
@@ -324,7 +324,7 @@ TEST_CASE("44, B5: what a greenlet passes on is not lost when its last handle go
   CHECK(weak.expired());
 }
 
-TEST_CASE("44, B5: the same when the value is what it was made of, or goes to another than the parent") {
+TEST_CASE("44: the same when the value is what it was made of, or goes to another than the parent") {
   greenlet g, sibling([](std::unique_ptr<counted> c) { return c->number; });
   g = greenlet([&] {
     auto c = std::make_unique<counted>(7);
@@ -335,7 +335,7 @@ TEST_CASE("44, B5: the same when the value is what it was made of, or goes to an
   CHECK(counted::alive == 0);
 }
 
-TEST_CASE("44, B5: an exception in flight is not lost either") {
+TEST_CASE("44: an exception in flight is not lost either") {
   greenlet g;
   g = greenlet([&] {
     const greenlet parent = current().parent();
