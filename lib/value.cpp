@@ -18,7 +18,7 @@ struct thrown_exit {
 }  // namespace
 
 template <>
-inline constexpr bool moves_quietly<thrown_exit> = true;
+inline constexpr bool moves_silently<thrown_exit> = true;
 static_assert(fits_in_place<thrown_exit>, "an exit becomes a value where nothing may be allocated");
 
 value from_thrown(std::exception_ptr thrown) { return thrown_exit{std::move(thrown)}; }

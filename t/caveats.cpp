@@ -85,7 +85,7 @@ TEST_CASE("217: static and thread_local variables are shared by greenlets that a
   }).join();
 }
 
-TEST_CASE("218: a switch out of a signal handler leaves it pending and its signal blocked, until somebody goes back") {
+TEST_CASE("218, B42: a switch out of a signal handler leaves it pending and its signal blocked, until somebody goes back") {
   // TSan keeps its own account of handlers, by thread.
 #ifndef T_TSAN
   static events log;

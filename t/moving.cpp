@@ -48,7 +48,7 @@ struct restless_callable : restless {
 
 }  // namespace
 
-TEST_CASE("192: an object that switches whenever it is moved arrives, and who is current stays right") {
+TEST_CASE("192, B1: an object that switches whenever it is moved arrives, and who is current stays right") {
   restless::moves = 0;
   const greenlet main = current();
   std::vector<int> received;
@@ -107,7 +107,7 @@ TEST_CASE("192: an object that drops the greenlet it is sent to whenever it is m
   CHECK(restless::alive == 0);
 }
 
-TEST_CASE("15, 192: a callable that asks for its greenlet whenever it is moved is not moved under a lock") {
+TEST_CASE("15, 192, B9: a callable that asks for its greenlet whenever it is moved is not moved under a lock") {
   const testing::child c = testing::in_child([] {
     alarm(10);  // were the lock held it would wait for itself
     const greenlet g{attributes()};

@@ -257,9 +257,6 @@ class GREENLET_API greenlet {
   detail::body* body_ = nullptr;
 };
 
-template <>
-inline constexpr bool detail::moves_quietly<greenlet> = true;
-
 /// The running greenlet: its own handle, which is not counted (a copy of it is). A reference,
 /// because a counted temporary of the usual `current().parent().switch_to()` would live on this
 /// greenlet's stack for as long as the switch is pending, and keep it alive by itself.

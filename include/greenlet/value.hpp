@@ -15,7 +15,6 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <typeinfo>
 #include <utility>
@@ -28,22 +27,7 @@ class weak_greenlet;
 
 namespace detail {
 
-// Whether moving a T, and destroying one that was moved from, runs no code of the user's. A value is
-// moved inside a switch and under locks, where such code could run other greenlets: t/moving.cpp.
-template <class T>
-inline constexpr bool moves_quietly = std::is_trivially_move_constructible_v<T> && std::is_trivially_destructible_v<T>;
-template <class T>
-inline constexpr bool moves_quietly<std::unique_ptr<T>> = true;
-template <class T>
-inline constexpr bool moves_quietly<std::shared_ptr<T>> = true;
-template <class T>
-inline constexpr bool moves_quietly<std::weak_ptr<T>> = true;
-template <>
-inline constexpr bool moves_quietly<std::exception_ptr> = true;
-template <class... T>
-inline constexpr bool moves_quietly<std::tuple<T...>> = (moves_quietly<T> && ...);
-
-// Room for three words in place; what is larger, or is the user's to move, lives in a box.
+// Room for three words in place; what is larger lives in a box.
 union value_storage {
   void* box;
   alignas(void*) unsigned char bytes[3 * sizeof(void*)];
@@ -53,8 +37,23 @@ union value_storage {
 // values in the middle of a switch and under locks, where such code could switch, or wait for ever
 // (t/hard_moves.cpp). Whatever else there is lives in a box, which moves without it.
 template <class T>
-inline constexpr bool fits_in_place = sizeof(T) <= sizeof(value_storage) && alignof(T) <= alignof(value_storage) &&
-                                      moves_quietly<T>;
+inline constexpr bool moves_silently = std::is_trivially_copyable_v<T>;
+template <>
+inline constexpr bool moves_silently<greenlet> = true;
+template <>
+inline constexpr bool moves_silently<weak_greenlet> = true;
+template <>
+inline constexpr bool moves_silently<std::exception_ptr> = true;
+template <class T>
+inline constexpr bool moves_silently<std::unique_ptr<T>> = true;
+template <class T>
+inline constexpr bool moves_silently<std::shared_ptr<T>> = true;
+template <class T>
+inline constexpr bool moves_silently<std::weak_ptr<T>> = true;
+
+template <class T>
+inline constexpr bool fits_in_place =
+    sizeof(T) <= sizeof(value_storage) && alignof(T) <= alignof(value_storage) && moves_silently<T>;
 
 struct value_ops {
   const std::type_info* type;
@@ -107,8 +106,8 @@ T* thrown_as(const std::exception_ptr& thrown) noexcept {
 
 }  // namespace detail
 
-/// Holds one object of any movable type, or nothing. Move-only. Small objects live in place if their
-/// type's moves are trivial, or those of a handle or smart pointer; others are moved once, into a box.
+/// Holds one object of any movable type, or nothing. Move-only. Small objects live in place if they are
+/// trivially copyable, handles to greenlets, or smart pointers; others are allocated, and not moved again.
 /// The accessors name the exact (decayed) type that was sent: nothing is converted.
 /// Thread: not synchronised; as any object.
 class GREENLET_API value {

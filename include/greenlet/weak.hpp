@@ -32,9 +32,6 @@ class GREENLET_API weak_greenlet {
   detail::body* body_ = nullptr;
 };
 
-template <>
-inline constexpr bool detail::moves_quietly<weak_greenlet> = true;
-
 }  // namespace greenlets
 
 #endif

@@ -8,6 +8,7 @@
 
 #include <exception>
 #include <functional>
+#include <tuple>
 
 namespace greenlets {
 
@@ -40,6 +41,10 @@ GREENLET_API value throw_giving(greenlet&& target, std::exception_ptr thrown);
 // has greenlets to unwind that were dropped elsewhere. nullptr takes it back; afterwards no call is
 // under way.
 GREENLET_API void set_waker(void (*wake)(void*), void* data);
+
+// Several objects that are sent lie in place where each of them would.
+template <class... T>
+inline constexpr bool moves_silently<std::tuple<T...>> = (moves_silently<T> && ...);
 
 inline value pack() noexcept { return {}; }
 template <class A>
