@@ -71,7 +71,7 @@ std::string words(const value& v) {
   if (!v.has_value()) return "nothing";
   if (auto* p = v.get_if<payload>())
     return "value " + std::to_string(p->n) + (p->handle.empty() ? "" : " with " + name(p->handle));
-  if (auto* p = v.get_if<std::tuple<payload, int>>()) return "two values " + std::to_string(std::get<0>(*p).n);
+  if (auto* p = v.get_if<std::tuple<payload, std::string>>()) return "two values " + std::to_string(std::get<0>(*p).n);
   return words(v.thrown());
 }
 bool over = false;

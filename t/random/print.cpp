@@ -81,7 +81,7 @@ std::string printer::runner(const op& o, int n) const {
 std::string printer::payload(const op& o, int n) const {
   switch (o.kind) {
     case sends_one: return "payload(" + number(n) + ")";
-    case sends_two: return "payload(" + number(n) + "), 2";
+    case sends_two: return "payload(" + number(n) + "), std::string(\"2\")";
     case sends_handle: return "payload(" + number(n) + ", " + slot(o.c) + ")";
     default: return "";
   }

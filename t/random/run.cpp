@@ -16,6 +16,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -31,7 +32,7 @@ class session;
 session* the_session = nullptr;        // one at a time
 thread_local int this_thread = -1;     // a thread of the program
 
-// What is thrown. All of them must be destroyed in the end.
+// Every object of the program must be destroyed in the end, and once.
 struct counted {
   static inline std::atomic<int> alive{0};
   counted() { ++alive; }
@@ -39,6 +40,8 @@ struct counted {
   counted& operator=(const counted&) = default;
   ~counted() { --alive; }
 };
+
+// What is thrown.
 struct custom : std::exception {
   int number;
   counted count;
@@ -73,6 +76,7 @@ thrown describe(const std::exception_ptr& e) {
 // What is sent. Moved-from ones are nothing.
 struct payload {
   int number = 0;
+  counted count;
   greenlet handle;
   payload(int n, greenlet h) : number(n), handle(std::move(h)) {}
   payload(payload&& other) noexcept : number(std::exchange(other.number, 0)), handle(std::move(other.handle)) {}
@@ -80,10 +84,14 @@ struct payload {
   ~payload();
 };
 
+// Too large to be kept in place.
+using pair = std::tuple<payload, std::string>;
+
 // Lies in every function of the program, and in every callable; its destructor may take operations.
 struct guard {
   int number;
   bool active;
+  counted count;
   guard(int n, bool a) : number(n), active(a) {}
   guard(guard&& other) noexcept : number(std::exchange(other.number, 0)), active(other.active) {}
   guard& operator=(guard&&) = delete;
@@ -285,7 +293,7 @@ void session::run() {
   finish();
   compare();
   const greenlets::process_counts left = greenlets::counts();
-  if (counted::alive != 0) disagree("  left behind: " + std::to_string(counted::alive) + " exceptions\n");
+  if (counted::alive != 0) disagree("  left behind: " + std::to_string(counted::alive) + " of the program's objects\n");
   std::string alive;
   for (int n = 1; n <= model_.made(); ++n)
     if (model_.at(n).state != look::gone) alive += "  the model leaves g" + std::to_string(n) + ": " + to_string(model_.at(n)) + "\n";
@@ -378,7 +386,7 @@ value session::operations(bool first) {
     if (o.what == verb::end_thread) return {};
     if (o.what == verb::leave) {
       if (!first || o.kind == sends_nothing) return {};
-      if (o.kind == sends_two) return greenlets::detail::pack(make_payload(o), 2);
+      if (o.kind == sends_two) return greenlets::detail::pack(make_payload(o), std::string("2"));
       return make_payload(o);
     }
     perform(o);
@@ -462,12 +470,12 @@ void session::act(const op& o) {
     case verb::switch_to: {
       const greenlet& target = slots_[o.a];
       if (o.kind == sends_nothing) return gets(target.switch_to());
-      if (o.kind == sends_two) return gets(target.switch_to(make_payload(o), 2));
+      if (o.kind == sends_two) return gets(target.switch_to(make_payload(o), std::string("2")));
       return gets(target.switch_to(make_payload(o)));
     }
     case verb::switch_to_parent:
       if (o.kind == sends_nothing) return gets(greenlets::switch_to_parent());
-      if (o.kind == sends_two) return gets(greenlets::switch_to_parent(make_payload(o), 2));
+      if (o.kind == sends_two) return gets(greenlets::switch_to_parent(make_payload(o), std::string("2")));
       return gets(greenlets::switch_to_parent(make_payload(o)));
     case verb::throw_in: {
       const greenlet& target = slots_[o.a];
@@ -507,7 +515,7 @@ sent session::describe(const value& v) const {
   const auto number = [this](const greenlet& g) { return g.empty() ? nobody : number_of(g); };
   if (!v.has_value()) return {sent::nothing, 0, nobody, {}};
   if (const payload* p = v.get_if<payload>()) return {sent::one, p->number, number(p->handle), {}};
-  if (const auto* p = v.get_if<std::tuple<payload, int>>()) return {sent::two, std::get<0>(*p).number, nobody, {}};
+  if (const auto* p = v.get_if<pair>()) return {sent::two, std::get<0>(*p).number, nobody, {}};
   if (v.is<greenlets::greenlet_exit>()) return {sent::exit, 0, nobody, programs::describe(v.thrown())};
   return {sent::other, 0, nobody, {}};
 }
