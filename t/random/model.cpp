@@ -47,9 +47,38 @@ bool model::pick(op& o) {
     return true;
   }
   self_ = here().current;
+  find_handles(o);
   if (here().unwinding > 4) o.what = verb::leave;  // else it could go on for more rounds than there are
   if (!more && at_main_first()) o.what = verb::end_thread;
   return admit(o);
+}
+
+// Most operations on empty handles would only be errors.
+void model::find_handles(op& o) {
+  if (o.exact) return;
+  const auto look = [&](int& n) {
+    for (int more = 0; more < program_.slots; ++more)
+      if (const int at = (n + more) % program_.slots; slot(at) != nobody) {
+        n = at;
+        return;
+      }
+  };
+  switch (o.what) {
+    case verb::set_parent: look(o.b); [[fallthrough]];
+    case verb::switch_to:
+    case verb::throw_in:
+    case verb::drop:
+    case verb::set_run:
+    case verb::reset_run: return look(o.a);
+    case verb::copy:
+    case verb::move:
+    case verb::take_parent:
+    case verb::make_weak: return look(o.b);
+    case verb::create:
+      if (o.given) look(o.b);
+      return;
+    default: return;
+  }
 }
 
 // Leaves out what a program could not do, or what would have no end.

@@ -145,6 +145,7 @@ class model {
 
   // Steps.
   bool pick(op& o);
+  void find_handles(op& o);
   bool admit(op& o);
   void begin_thread();
   void look_for_the_end();

@@ -5,46 +5,48 @@
 namespace programs {
 namespace {
 
+enum mood { usual, growing, dropping };
+
 struct weight {
   verb what;
-  int of_64;
   const char* name;
+  int of_64[3];  // by mood
 };
 
 constexpr weight weights[] = {
-    {verb::create, 9, "create"},
-    {verb::create_without_run, 1, "create_without_run"},
-    {verb::switch_to, 14, "switch_to"},
-    {verb::throw_in, 5, "throw_in"},
-    {verb::switch_to_parent, 4, "switch_to_parent"},
-    {verb::leave, 4, "leave"},
-    {verb::raise, 2, "raise"},
-    {verb::rethrow, 1, "rethrow"},
-    {verb::call, 5, "call"},
-    {verb::drop, 4, "drop"},
-    {verb::copy, 2, "copy"},
-    {verb::move, 1, "move"},
-    {verb::keep_current, 2, "keep_current"},
-    {verb::take_parent, 1, "take_parent"},
-    {verb::set_parent, 3, "set_parent"},
-    {verb::set_run, 1, "set_run"},
-    {verb::reset_run, 1, "reset_run"},
-    {verb::make_weak, 1, "make_weak"},
-    {verb::lock_weak, 1, "lock_weak"},
-    {verb::enter, 1, "enter"},
-    {verb::end_thread, 1, "end_thread"},
+    {verb::create, "create", {9, 18, 12}},
+    {verb::create_without_run, "create_without_run", {1, 1, 0}},
+    {verb::switch_to, "switch_to", {14, 24, 14}},
+    {verb::throw_in, "throw_in", {5, 1, 2}},
+    {verb::switch_to_parent, "switch_to_parent", {4, 3, 4}},
+    {verb::leave, "leave", {4, 1, 1}},
+    {verb::raise, "raise", {2, 0, 1}},
+    {verb::rethrow, "rethrow", {1, 0, 0}},
+    {verb::call, "call", {5, 4, 3}},
+    {verb::drop, "drop", {4, 1, 16}},
+    {verb::copy, "copy", {2, 2, 2}},
+    {verb::move, "move", {1, 1, 3}},
+    {verb::keep_current, "keep_current", {2, 3, 1}},
+    {verb::take_parent, "take_parent", {1, 1, 0}},
+    {verb::set_parent, "set_parent", {3, 1, 1}},
+    {verb::set_run, "set_run", {1, 0, 0}},
+    {verb::reset_run, "reset_run", {1, 0, 0}},
+    {verb::make_weak, "make_weak", {1, 1, 1}},
+    {verb::lock_weak, "lock_weak", {1, 1, 1}},
+    {verb::enter, "enter", {1, 1, 1}},
+    {verb::end_thread, "end_thread", {1, 0, 1}},
 };
 
-constexpr int sum_of_weights() {
+constexpr int sum_of_weights(mood m) {
   int sum = 0;
-  for (const weight& w : weights) sum += w.of_64;
+  for (const weight& w : weights) sum += w.of_64[m];
   return sum;
 }
-static_assert(sum_of_weights() == 64);
+static_assert(sum_of_weights(usual) == 64 && sum_of_weights(growing) == 64 && sum_of_weights(dropping) == 64);
 
-verb pick(int n) {
+verb pick(mood m, int n) {
   for (const weight& w : weights)
-    if ((n -= w.of_64) < 0) return w.what;
+    if ((n -= w.of_64[m]) < 0) return w.what;
   return verb::enter;
 }
 
@@ -70,15 +72,18 @@ program decode(const std::uint8_t* bytes, std::size_t size) {
   p.threads = threads[bytes[0] % 8];
   p.slots = slots[bytes[1] % 4];
   const bool restless = bytes[2] % 2;  // whether each operation may be another thread's
+  constexpr mood moods[] = {usual, usual, growing, dropping};
+  const mood m = moods[bytes[2] / 2 % 4];
   int thread = 0;
   for (const std::uint8_t* b = bytes + 3; b + 5 <= bytes + size && p.ops.size() < 1000; b += 5) {
     op o;
-    o.what = pick(b[0] % 64);
+    o.what = pick(m, b[0] % 64);
     if (restless || b[0] >= 192) thread = (b[4] >> 6) % p.threads;
     o.thread = thread;
     o.a = b[1] % p.slots;
     o.b = b[2] % p.slots;
     o.c = b[3] % p.slots;
+    o.exact = b[3] % 8 == 0;
     o.kind = b[4] & 3;
     o.with = b[4] & 4;
     o.active = (b[4] & 24) == 24;
@@ -93,7 +98,7 @@ program decode(const std::uint8_t* bytes, std::size_t size) {
 std::vector<std::uint8_t> random_bytes(std::uint64_t seed, std::uint64_t n) {
   splitmix random{seed * 0x2545f4914f6cdd1d + n};
   random.next();
-  const std::size_t ops = 5 + random.next() % (random.next() % 8 ? 100 : 400);
+  const std::size_t ops = 5 + random.next() % (random.next() % 5 ? 100 : 400);
   std::vector<std::uint8_t> bytes(3 + 5 * ops);
   for (std::uint8_t& b : bytes) b = static_cast<std::uint8_t>(random.next() >> 32);
   return bytes;

@@ -57,6 +57,7 @@ struct op {
   bool with = false;    // the extra handle
   bool active = false;  // the guard's destructor takes operations until one leaves it
   bool given = false;   // create: the parent is b
+  bool exact = false;   // slots are meant even if they are empty; else the next with something in it
 };
 
 struct program {
