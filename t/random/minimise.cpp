@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -35,6 +36,7 @@ outcome in_child(const std::function<void()>& f) {
   const pid_t pid = fork();
   if (pid < 0) throw std::runtime_error("fork");
   if (pid == 0) {
+    for (const int n : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL}) signal(n, SIG_DFL);  // not the test program's handlers
     dup2(ends[1], STDERR_FILENO);
     close(ends[0]);
     close(ends[1]);
