@@ -21,9 +21,9 @@
 namespace {
 
 #if defined(T_TSAN)
-constexpr std::uint64_t of_a_seed = 100;
+constexpr std::uint64_t of_a_seed = 200;
 #elif defined(T_ASAN)
-constexpr std::uint64_t of_a_seed = 400;
+constexpr std::uint64_t of_a_seed = 1000;
 #else
 constexpr std::uint64_t of_a_seed = 2000;
 #endif
