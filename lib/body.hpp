@@ -109,6 +109,9 @@ bool belongs_to(thread_record& t, body* b) noexcept;
 greenlet parent_of(body* b) noexcept;
 // Puts `p` (a counted reference, given away) in the parent's place and returns the old one, counted.
 body* exchange_parent(body* b, body* p) noexcept;
+// Puts the parent back (a counted reference, given away) that it had before it was unwound, unless that
+// would close a cycle, and drops the one in its place.
+void restore_parent(body* b, body* parent) noexcept;
 
 // c/record.cpp: frees what the C interface keeps of it, which may be user code.
 void free_c_record(body* b) noexcept;

@@ -36,7 +36,7 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
     }
   }
   if (b->parent.load(std::memory_order_relaxed) == self)
-    unref(exchange_parent(b, parent));
+    restore_parent(b, parent);
   else
     unref(parent);  // it chose another parent meanwhile, and we are already dropped
 }

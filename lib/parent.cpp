@@ -87,6 +87,23 @@ body* exchange_parent(body* b, body* p) noexcept {
   return b->parent.exchange(p, std::memory_order_relaxed);
 }
 
+void restore_parent(body* b, body* parent) noexcept {
+  for (;;) {
+    const std::uint64_t as_of = lineage_now();
+    // While it was unwound, its parent could be made its descendant. It then keeps the parent that it has.
+    // But nobody is below one that nobody else refers to, and lineages may be long.
+    bool below = false;
+    if (b->strong.load(std::memory_order_acquire) > 1)
+      for (greenlet ancestor = parent->self; !ancestor.empty() && !below; ancestor = parent_of(access::body_of(ancestor)))
+        below = access::body_of(ancestor) == b;
+    if (below) return unref(parent);
+    if (body* const old = change_parent(b, b->thread(), as_of, parent)) {
+      unref(parent);
+      return unref(old);
+    }
+  }
+}
+
 }  // namespace detail
 
 greenlet greenlet::parent() const {

@@ -154,14 +154,17 @@ void die_unstarted(thread_record& t, body* b) noexcept {
   closure old;
   {
     const std::lock_guard lock(b->lock);
-    if (b->is(life::unstarted)) old = std::move(b->run);
+    if (b->is(life::unstarted)) old = std::exchange(b->run, {});  // a moved-from one would seem to be there
   }
   old = {};  // user code, which may even give it another run and start it
-  const std::lock_guard lock(b->lock);
-  if (!b->is(life::unstarted)) return;
-  ref(t);
-  b->owner.store(&t, std::memory_order_release);
-  b->state.store(life::finished, std::memory_order_release);
+  {
+    const std::lock_guard lock(b->lock);
+    if (!b->is(life::unstarted)) return;
+    old = std::exchange(b->run, {});  // nobody will run it; and it may hold a handle to its own greenlet
+    ref(t);
+    b->owner.store(&t, std::memory_order_release);
+    b->state.store(life::finished, std::memory_order_release);
+  }
 }
 
 void unlist(thread_record& t, body* b) noexcept {

@@ -20,7 +20,12 @@ class guest {
   ~guest() {
     if (body_) unref(body_);
   }
-  body* hand_over() noexcept { return thread_.guests[0] = std::exchange(body_, nullptr); }
+  // The place is taken when an outer switch runs user code in the middle of its routing, and that switches:
+  // the outer one needs its guest no longer.
+  body* hand_over() noexcept {
+    while (body* before = std::exchange(thread_.guests[0], nullptr)) unref(before);
+    return thread_.guests[0] = std::exchange(body_, nullptr);
+  }
 
  private:
   thread_record& thread_;

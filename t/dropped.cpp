@@ -442,6 +442,25 @@ TEST_CASE("117: dropped elsewhere, it refuses to end: reported once, on its own 
   CHECK(weak.expired());
 }
 
+// The library's own reference to the target of the outer switch was lost, and with it the target. (Of two that
+// were dropped the first leaves the thread's attention raised, so the inner switch also looks for some.)
+TEST_CASE("126, 130: a switch in the middle of a switch that has found greenlets dropped elsewhere") {
+  events log;
+  const greenlet main = current();
+  greenlet first(waiting(log, "first")), second(waiting(log, "second"));
+  first.switch_to();
+  second.switch_to();
+  greenlet target([&, last = testing::at_end([&] { log.push_back(main.switch_to("inner").get<const char*>()); })] {});
+  drop_elsewhere(std::move(first));
+  drop_elsewhere(std::move(second));
+  CHECK(target.throw_in().is<greenlet_exit>());
+  const events all{"first killed", "~first", "second killed", "~second", "inner"};
+  CHECK(log == all);
+  const weak_greenlet weak(target);
+  target = greenlet();
+  CHECK(weak.expired());
+}
+
 TEST_CASE("129, 133, B24: many threads drop each other's greenlets, while they run and while they exit") {
   constexpr int threads_n = 8, each = 150;
   const auto before = counts();

@@ -238,6 +238,31 @@ TEST_CASE("111: a victim that chooses another parent while it dies keeps it") {
   CHECK(log == events{"back", "other"});
 }
 
+// The old parent came back although it had been made the child's descendant: the tree had a cycle, and a
+// switch that looked for somebody alive never ended.
+TEST_CASE("111: an old parent that descends from the victim by then does not come back") {
+  const greenlet main = current();
+  const greenlet parent([] { return 1; });
+  const greenlet between([] {});
+  greenlet victim([&] {
+    const auto last = testing::at_end([&] {
+      between.set_parent(current());
+      parent.set_parent(between);
+    });
+    main.switch_to();
+  }, parent);
+  victim.switch_to();
+  const weak_greenlet weak(victim);
+  victim = greenlet();
+  victim = weak.lock();
+  REQUIRE(victim.dead());
+  CHECK(parent.parent() == between);
+  CHECK(between.parent() == victim);
+  REQUIRE(victim.parent() == main);
+  CHECK(testing::error_of([&] { victim.set_parent(parent); }) == errc::cyclic_parent);
+  CHECK(victim.switch_to(7).get<int>() == 7);
+}
+
 TEST_CASE("44, 114: a value on its way is not lost when a kill happens before it is received") {
   // The running greenlet loses its last handle; it is unwound when it is left, and the value that
   // it sent arrives after that.

@@ -3,6 +3,7 @@
 #include "testing.hpp"
 
 #include <exception>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -223,6 +224,35 @@ TEST_CASE("89: an unstarted target dies of it without running; its parent gets t
   CHECK_FALSE(g.has_run());
   CHECK(counts().stacks == before);
   CHECK(log == events{"callable gone", "caught"});
+}
+
+// While what it was to run was being destroyed, it could still be started, with what was no longer there.
+TEST_CASE("89: from the moment that an unstarted target dies there is nothing to run") {
+  bool has_run = true;
+  int code = 0;
+  greenlet g;
+  g = greenlet([last = testing::at_end([&] {
+    has_run = g.has_run();
+    try {
+      g.switch_to();
+    } catch (const error& e) {
+      code = static_cast<int>(e.code());
+    }
+  })] {});
+  CHECK(g.throw_in().is<greenlet_exit>());
+  CHECK_FALSE(has_run);
+  CHECK(code == static_cast<int>(errc::no_run));
+  CHECK(g.dead());
+}
+
+// A dead greenlet kept what it had been given in its last moment, and that could keep the greenlet.
+TEST_CASE("89: what an unstarted target is given to run while it dies is destroyed with it") {
+  const auto counted = std::make_shared<int>();
+  greenlet g;
+  g = greenlet([&g, counted, last = testing::at_end([&] { g.set_run([self = g, counted] {}); })] {});
+  CHECK(g.throw_in().is<greenlet_exit>());
+  CHECK(g.dead());
+  CHECK(counted.use_count() == 1);
 }
 
 TEST_CASE("89: the parent that gets it need not be the thrower") {
