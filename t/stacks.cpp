@@ -194,7 +194,8 @@ TEST_CASE("B40: a greenlet's first function finds its stack aligned as the ABI w
     greenlet([&] {
       alignas(64) volatile char wide[64];
       alignas(16) volatile char narrow[16];
-      wide[0] = narrow[0] = 1;
+      narrow[0] = 1;
+      wide[0] = 1;
       address = reinterpret_cast<std::uintptr_t>(&narrow) % 16 + reinterpret_cast<std::uintptr_t>(&wide) % 64;
       volatile long double x = 1.5L;  // movaps or fld of aligned spills
       CHECK(static_cast<double>(x * x) == 2.25);
