@@ -178,7 +178,8 @@ class GREENLET_API greenlet {
   }
   /// Takes what an unstarted greenlet was to run away, and destroys it. As set_run().
   void reset_run() const { detail::set_run(*this, {}); }
-  /// Whether there is something to run: true until the start. Thread: any.
+  /// Whether there is something to run; false from the start on. Switches: no. Thread: any.
+  /// Throws: error(empty_handle).
   bool has_run() const;
 
   /// The greenlet that gets control when this one finishes; empty for a main greenlet.
@@ -219,6 +220,7 @@ class GREENLET_API greenlet {
 
   /// The name, for people. Thread: any. Throws: std::bad_alloc.
   std::string name() const;
+  /// Gives it another one. Thread: any. Throws: error(empty_handle), std::bad_alloc.
   void set_name(std::string n) const;
   /// A number that no other greenlet of the process ever has; 0 for an empty handle.
   std::uint64_t id() const noexcept;

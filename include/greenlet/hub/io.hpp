@@ -14,7 +14,7 @@ namespace greenlets::hub {
 
 namespace detail {
 struct poller;
-}
+}  // namespace detail
 
 /// How an operation on a descriptor went. What the other side or the clock does is a result and
 /// not an exception.

@@ -146,7 +146,8 @@ GREENLET_API greenlet start_soon(greenlets::detail::closure&& run);
 }  // namespace detail
 
 /// A greenlet that was spawned, and what becomes of it. Move-only. Dropping it does not stop the
-/// greenlet. Thread: the one that spawned it.
+/// greenlet. One that was default-constructed or moved from has no greenlet: only its handle(), which
+/// is empty, may be asked. Thread: the one that spawned it.
 template <class T>
 class task {
  public:
@@ -223,8 +224,8 @@ auto run(F&& f) {
 /// Ends the calling thread's hub, if it has one: throws greenlet_exit(cancelled) into everybody who
 /// waits in it, until nobody does, and closes the loop. Destructors may wait meanwhile. What was
 /// spawned and has not started never will. Descriptors stay open until their owners go, and say that
-/// they are closed(). The next use makes a new hub. A thread's exit does it by itself; main() calls it when it wants its greenlets' destructors
-/// to run before exit().
+/// they are closed(). The next use makes a new hub. A thread's exit does it by itself; main() calls it
+/// when it wants its greenlets' destructors to run before exit().
 /// Switches: yes. Thread: any, in its main greenlet. Throws: error(not_running) in another greenlet;
 /// std::bad_alloc; what is thrown into the caller meanwhile.
 GREENLET_API void shutdown();

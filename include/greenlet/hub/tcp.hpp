@@ -38,12 +38,14 @@ class GREENLET_API connection : public descriptor {
   explicit connection(int fd) : descriptor(fd) {}
   /// Says that nothing more will be written (FIN); reading goes on. Switches: no.
   io_result shutdown_write();
+  /// The other end's address, and this end's. Switches: no. Throws: std::system_error with the call,
+  /// when it is closed for instance.
   address peer() const;
   address local() const;
 };
 
-/// Connects. On success `to` is open. Switches: to the hub. Throws: std::system_error when no
-/// socket can be made.
+/// Connects. On success `to` is open; otherwise it is what it was. Switches: to the hub. Throws:
+/// std::system_error when no socket can be made.
 GREENLET_API io_result connect(connection& to, const address& where, deadline until = {});
 
 /// A listening socket. Thread: as descriptor.
@@ -67,6 +69,7 @@ class GREENLET_API listener {
   io_result accept(connection& to, deadline until = {});
   void close() noexcept { descriptor_.close(); }
   bool is_open() const noexcept { return descriptor_.is_open(); }
+  /// Where it listens. Switches: no. Throws: std::system_error when it is closed.
   address local() const;
 
  private:
