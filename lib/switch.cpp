@@ -52,9 +52,9 @@ parcel keep(thread_record& t, parcel&& p) {
 
 // `pin` is the caller's, if user code has run before.
 parcel deliver(thread_record& t, body* target, parcel&& p, pinned& pin) {
-  if (!target) throw error(errc::empty_handle, "the handle refers to no greenlet");
   body* next = target;
   try {
+    if (!target) throw error(errc::empty_handle, "the handle refers to no greenlet");
     if (target->is(life::active) && target->thread() == &t && target != t.running()) {
       GREENLET_MAY_REFUSE(next_switch);
     } else {

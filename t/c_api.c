@@ -407,22 +407,22 @@ static void handles_what_is_thrown(void) {
 }
 
 int main(void) {
-  run_case("35, 37: payloads go both ways", passes);
-  run_case("34, 61: data, the first payload and the result", passes_data);
-  run_case("38, 39: to itself, and to a dead greenlet", to_itself_and_to_the_dead);
-  run_case("62: a status of its own goes to the parent as an error", ends_by_a_status_of_its_own);
-  run_case("62: the library's error goes up as it is, through cleanup that fails", an_error_goes_to_the_parent_whole);
-  run_case("64: an exit of its own is an ordinary end", ends_by_an_exit_of_its_own);
-  run_case("GREENLET_THROWN without anything thrown is an error", thrown_was_never_thrown);
-  run_case("a function ends by the exception that it made", ends_by_what_it_made);
-  run_case("210: NULL is an error, never a crash", null_is_an_error);
-  run_case("11, 17: no run, set_run, reset_run", nothing_to_run);
-  run_case("attributes, of this version and of others", attributes);
-  run_case("58: a failure of the system has its errno", the_system_refuses);
-  run_case("the last error belongs to the greenlet", the_last_error_is_the_greenlets);
-  run_case("every status has a text", every_status_has_a_text);
-  run_case("85, 92: an exit is thrown", throws_an_exit);
-  run_case("88, 89, 91, 93: an error is thrown", throws_an_error);
-  run_case("87: a greenlet may handle what is thrown", handles_what_is_thrown);
+  TEST_CASE("35, 37: payloads go both ways", passes);
+  TEST_CASE("34, 61: data, the first payload and the result", passes_data);
+  TEST_CASE("38, 39: to itself, and to a dead greenlet", to_itself_and_to_the_dead);
+  TEST_CASE("62: a status of its own goes to the parent as an error", ends_by_a_status_of_its_own);
+  TEST_CASE("62: the library's error goes up as it is, through cleanup that fails", an_error_goes_to_the_parent_whole);
+  TEST_CASE("64: an exit of its own is an ordinary end", ends_by_an_exit_of_its_own);
+  TEST_CASE("GREENLET_THROWN without anything thrown is an error", thrown_was_never_thrown);
+  TEST_CASE("a function ends by the exception that it made", ends_by_what_it_made);
+  TEST_CASE("96, 210: NULL is an error, never a crash", null_is_an_error);
+  TEST_CASE("11, 17: no run, set_run, reset_run", nothing_to_run);
+  TEST_CASE("attributes, of this version and of others", attributes);
+  TEST_CASE("58: a failure of the system has its errno", the_system_refuses);
+  TEST_CASE("the last error belongs to the greenlet", the_last_error_is_the_greenlets);
+  TEST_CASE("every status has a text", every_status_has_a_text);
+  TEST_CASE("85, 92: an exit is thrown", throws_an_exit);
+  TEST_CASE("88, 89, 91, 93: an error is thrown", throws_an_error);
+  TEST_CASE("87: a greenlet may handle what is thrown", handles_what_is_thrown);
   return verdict();
 }

@@ -297,19 +297,19 @@ static void counts(void) {
 }
 
 int main(void) {
-  run_case("109: the last reference of a suspended greenlet tells it to end", the_last_reference_unwinds);
-  run_case("110: an unstarted or dead one is just freed", unstarted_and_dead_are_just_freed);
-  run_case("113: an error while unwinding goes to the handler", an_error_while_unwinding_is_reported);
-  run_case("117: an ignored exit is reported once", an_ignored_exit_is_reported_once);
-  run_case("115: resurrection", a_reference_kept_while_unwinding_keeps_it);
-  run_case("24, 44: the running greenlet lives by running", the_running_greenlet_lives_by_running);
-  run_case("213: reference counts are exact", references_are_exact);
-  run_case("194: weak references", weak_references);
-  run_case("119: weak references resolve while unwinding", weak_references_resolve_while_unwinding);
-  run_case("28, 78, 210: parents", parents);
-  run_case("212: the child's end goes to the new parent", the_result_goes_to_the_parent_of_now);
-  run_case("97, 98, 211: states", states);
-  run_case("names and numbers", names_and_numbers);
-  run_case("counts", counts);
+  TEST_CASE("109: the last reference of a suspended greenlet tells it to end", the_last_reference_unwinds);
+  TEST_CASE("110: an unstarted or dead one is just freed", unstarted_and_dead_are_just_freed);
+  TEST_CASE("113: an error while unwinding goes to the handler", an_error_while_unwinding_is_reported);
+  TEST_CASE("117: an ignored exit is reported once", an_ignored_exit_is_reported_once);
+  TEST_CASE("115: resurrection", a_reference_kept_while_unwinding_keeps_it);
+  TEST_CASE("24, 44: the running greenlet lives by running", the_running_greenlet_lives_by_running);
+  TEST_CASE("213: reference counts are exact", references_are_exact);
+  TEST_CASE("194: weak references", weak_references);
+  TEST_CASE("119: weak references resolve while unwinding", weak_references_resolve_while_unwinding);
+  TEST_CASE("28, 78, 210: parents", parents);
+  TEST_CASE("212: the child's end goes to the new parent", the_result_goes_to_the_parent_of_now);
+  TEST_CASE("97, 98, 211: states", states);
+  TEST_CASE("names and numbers", names_and_numbers);
+  TEST_CASE("counts", counts);
   return verdict();
 }

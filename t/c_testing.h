@@ -41,6 +41,8 @@ static inline void run_case(const char* name, void (*f)(void)) {
   CHECK(after.threads == before.threads);
 }
 
+#define TEST_CASE(title, function) run_case(title, function) /* as in C++, and found as there: t/behaviours.sh */
+
 /* Says what was run; the program's exit status. A program that checked nothing has not passed. */
 static inline int verdict(void) {
   printf("%d checks, %d failed\n", checks, failures);

@@ -302,15 +302,15 @@ static void no_cancellation_point(void) {
 }
 
 int main(void) {
-  run_case("80, 102, 124: greenlets of another thread", another_thread_s_greenlets);
-  run_case("137, 139: a thread's exit unwinds its greenlets, before it can be joined", a_thread_s_exit_unwinds);
-  run_case("27: used in the destructors of a thread", used_in_a_thread_s_destructors);
-  run_case("an error is the first thing that a thread meets", an_error_is_the_first_thing_in_a_thread);
+  TEST_CASE("80, 102, 124: greenlets of another thread", another_thread_s_greenlets);
+  TEST_CASE("137, 139: a thread's exit unwinds its greenlets, before it can be joined", a_thread_s_exit_unwinds);
+  TEST_CASE("27: used in the destructors of a thread", used_in_a_thread_s_destructors);
+  TEST_CASE("an error is the first thing that a thread meets", an_error_is_the_first_thing_in_a_thread);
 #ifndef T_TSAN
-  run_case("167: pthread_exit in a greenlet", pthread_exit_in_a_greenlet);
-  run_case("167: pthread_exit in one that is being unwound comes out of the next switch", pthread_exit_while_being_unwound);
+  TEST_CASE("167: pthread_exit in a greenlet", pthread_exit_in_a_greenlet);
+  TEST_CASE("167: pthread_exit in one that is being unwound comes out of the next switch", pthread_exit_while_being_unwound);
 #endif
-  run_case("167: pthread_cancel in a greenlet", pthread_cancel_in_a_greenlet);
-  run_case("167: the library's own functions are no cancellation points", no_cancellation_point);
+  TEST_CASE("167: pthread_cancel in a greenlet", pthread_cancel_in_a_greenlet);
+  TEST_CASE("167: the library's own functions are no cancellation points", no_cancellation_point);
   return verdict();
 }

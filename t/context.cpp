@@ -172,7 +172,7 @@ TEST_CASE("169: many greenlets that take turns keep their values apart") {
   CHECK(right == 500);
 }
 
-TEST_CASE("170, hard bug 45: given a copy of its creator's context before its start, a greenlet inherits") {
+TEST_CASE("170, B45: given a copy of its creator's context before its start, a greenlet inherits") {
   const clean afterwards;
   number.set(1);
   text.set("inherited");
@@ -188,7 +188,7 @@ TEST_CASE("170, hard bug 45: given a copy of its creator's context before its st
   CHECK(*g.get_context().get_if(number) == 2);
 }
 
-TEST_CASE("170, hard bug 45: greenlets that were given one context share it") {
+TEST_CASE("170, B45: greenlets that were given one context share it") {
   const clean afterwards;
   number.set(1);
   const auto share = [](int expected) {

@@ -226,6 +226,19 @@ TEST_CASE("128: they go in the order in which they were dropped; what is dropped
   CHECK(log == events{"dropped late", "second killed", "~second", "late killed", "~late"});
 }
 
+TEST_CASE("128, 207: what another thread drops waits, however much it is, and all of it is unwound") {
+  events log;
+  std::vector<greenlet> many;
+  for (int n = 0; n < 5000; ++n) {
+    many.emplace_back(attributes().stack_size(16 * 1024), waiting(log, "one"));
+    many.back().switch_to();
+  }
+  std::thread([mine = std::move(many)]() mutable { mine.clear(); }).join();
+  CHECK(log.empty());
+  current();
+  CHECK(log.size() == 2 * 5000);
+}
+
 TEST_CASE("128: one that is being unwound enters the library itself, and unwinds those behind it") {
   events log;
   std::vector<greenlet> all;

@@ -228,7 +228,7 @@ struct changing_parents {
 
 }  // namespace
 
-TEST_CASE("a greenlet that cannot be made is not there, and can be made afterwards") {
+TEST_CASE("214: a greenlet that cannot be made is not there, and can be made afterwards") {
   const auto n = exhaust<making>("making");
   if (faults::can_refuse_memory()) CHECK(n[kind::allocation] == 2);  // the body, and the box of its callable
   CHECK(n[kind::mmap] == 0);
@@ -260,7 +260,7 @@ TEST_CASE("a start and a switch with something small allocate nothing") {
   CHECK(exhaust<switching<boxed>>("switching with something large")[kind::allocation] == 2);  // two boxes
 }
 
-TEST_CASE("59: a suspended greenlet that cannot be switched to stays suspended, and can be switched to later") {
+TEST_CASE("59, 214: a suspended greenlet that cannot be switched to stays suspended, and can be switched to later") {
   for (const auto& n : {exhaust<switching<small>>("switching with something small"),
                         exhaust<switching<boxed>>("switching with something large"),
                         exhaust<switching<several>>("switching with several objects")}) {

@@ -71,7 +71,7 @@ const std::vector<plan> refusals_of_a_start{
 
 }  // namespace
 
-TEST_CASE("a thread without the library's key, its place for it, or memory says so, and can try again") {
+TEST_CASE("214: a thread without the library's key, its place for it, or memory says so, and can try again") {
   for (const auto& each : first.failed) {  // without names of its parts, which clang does not capture
     INFO(faults::text("first use", each.first, 1));
     REQUIRE(each.second);

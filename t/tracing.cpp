@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -49,7 +50,10 @@ struct failure : std::runtime_error {
 
 }  // namespace
 
-TEST_CASE("152: settrace gives the tracer before, gettrace the present one; an empty one ends it") {
+static_assert(!std::is_constructible_v<tracer, int> && !std::is_constructible_v<tracer, void (*)(trace_event)>);
+static_assert(!std::is_invocable_v<decltype(&settrace), int>);
+
+TEST_CASE("152, 159: settrace gives the tracer before, gettrace the present one; an empty one ends it") {
   struct counting {
     int* calls;
     void operator()(trace_event, const greenlet&, const greenlet&) const { ++*calls; }

@@ -354,7 +354,7 @@ TEST_CASE("117, 137: a greenlet that refuses to end by request is reported and l
   CHECK(failed.seen.size() == 1);
 }
 
-TEST_CASE("the stack in bytes: used, resident and reserved") {
+TEST_CASE("183: the stack in bytes: used, resident and reserved") {
   greenlet unstarted([] {});
   CHECK(unstarted.stack().reserved == 0);
   CHECK(greenlet().stack().reserved == 0);

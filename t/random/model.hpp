@@ -177,6 +177,7 @@ class model {
   void open_killed(const item& killed, const item& i);
   void start(int g);
   void die(const programs::parcel& result);
+  void replace_result(const parcel& result);
   void unwind_round();
   void exit_thread();
   void change_parent(int child, int parent);

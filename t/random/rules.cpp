@@ -66,6 +66,7 @@ void model::execute(const item& i) {
       note(event::catches, self_, code(i.parcel.exception));
       return call(call_record::handler, i.n, {with_exception(doing::handler, i.parcel.exception)});
     case doing::dying: {
+      if (self().held) return replace_result(i.parcel);
       item r = with_parcel(doing::route, i.parcel, self().parent);
       r.by_dying = r.committed = true;
       return route(r);
@@ -388,7 +389,7 @@ void model::route(item r) {
 void model::refuse(const item& r, errc why) {
   const thrown e{thrown::error, static_cast<int>(why)};
   const item refused = with_parcel(doing::refused, {r.parcel.value, e});
-  if (!r.kept) return then({refused});
+  if (why == errc::main_parent) return then({refused});
   then({{doing::guests}, with_exception(doing::handler, e), refused});
 }
 
@@ -454,6 +455,17 @@ void model::die(const parcel& result) {
   then({destroying(std::exchange(self().run, {})), with_parcel(doing::dying, result)});
 }
 
+// What is held for its next switch is thrown by its last, in place of the result.
+void model::replace_result(const parcel& result) {
+  const thrown e = std::exchange(self().held, {});
+  if (result.exception) {
+    note(event::unraisable, self_, code(e));
+    return then({with_parcel(doing::dying, result)});
+  }
+  const parcel instead = e.is_exit() ? parcel{{sent::exit, 0, nobody, e}, {}} : parcel{{}, e};
+  then({destroying(result.value), with_parcel(doing::dying, instead)});
+}
+
 void model::unwind_round() {
   thread_model& t = here();
   const auto next = std::find_if(t.active.begin(), t.active.end(), [&](int g) { return of(g).told < t.unwinding; });
@@ -470,6 +482,7 @@ void model::unwind_round() {
 void model::exit_thread() {
   thread_model& t = here();
   greenlet_model& main = of(t.main);
+  if (main.held) note(event::unraisable, t.main, code(main.held));
   main.state = greenlet_model::unwound;
   main.held = {};
   --main.references;
