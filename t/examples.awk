@@ -6,7 +6,8 @@
 # A program is a block that begins with #include; what it prints is the block after "prints". A block is
 # indented by four columns (README), between .Bd -literal and .Ed (manual), or a comment's, indented by
 # two columns more (headers). Writes PREFIX1.cpp and PREFIX1.expected, and so on; a program that
-# includes <greenlet/greenlet.h> and nothing else of ours is C. A header's programs need print nothing.
+# includes <greenlet/greenlet.h> and nothing else of ours is C. A header need not
+# say what its program prints.
 
 function finish() {
   blank = 0

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # README and every page of the manual have a program, and each of their programs compiles without a
-# warning and prints what is printed there. Those that headers open with compile. What is a program, and
-# what it prints, says t/examples.awk.
+# warning and prints what is printed there. Those that headers open with compile; where it is said what
+# they print, they are run as well. What is a program, and what it prints, says t/examples.awk.
 
 set -u
 status=0

@@ -23,6 +23,12 @@
 //     greenlet_unref(g);  // the last reference goes: the greenlet is told to end
 //   }
 //
+// prints
+//
+//   2
+//   4
+//   6
+//
 // A greenlet is a function with a stack of its own that can be left in the middle and gone back to.
 // Every greenlet has a parent; when it finishes, its result goes there. Each thread has a main
 // greenlet and a tree of its own below it, and greenlets never change thread. What C and C++ make is

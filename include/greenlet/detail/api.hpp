@@ -3,7 +3,7 @@
 #ifndef GREENLET_DETAIL_API_HPP
 #define GREENLET_DETAIL_API_HPP
 
-#ifdef __cplusplus
+#ifdef __cplusplus  // C, too, takes GREENLET_API from here
 #include <cstddef>  // tells which standard library this is
 
 #if __cplusplus < 201703L
@@ -18,7 +18,7 @@
 #ifdef _LIBCPP_VERSION
 #error "libgreenlet needs libstdc++, through which pthread_exit can unwind: compile without -stdlib=libc++"
 #endif
-#endif  // else the C header asks
+#endif
 
 // Everything is compiled with hidden visibility; a class that is thrown or compared by its type
 // must be visible in the user's objects too, else the two sides have different type_infos.
