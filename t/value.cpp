@@ -142,7 +142,8 @@ TEST_CASE("a wrong type is an error that names both types and changes nothing") 
   CHECK(e.summary() == "wrong type asked of a value");
   const std::string what = e.what();
   CHECK(what.find("asked for std::pair<char, long>") != std::string::npos);
-  CHECK(what.find("it holds std::vector<int") != std::string::npos);
+  // With _GLIBCXX_DEBUG it is std::__debug::vector.
+  CHECK(what.find("vector<int", what.find("it holds std::")) != std::string::npos);
   CHECK(error_of([&] { v.take<int>(); }) == errc::wrong_type);
   CHECK(error_of([&] { std::move(v).get<int>(); }) == errc::wrong_type);
   CHECK(error_of([&] { std::as_const(v).get<int>(); }) == errc::wrong_type);
