@@ -17,6 +17,7 @@ std::string demangled(const std::type_info& type) {
 }
 
 std::string describe(const std::exception_ptr& e) {
+  if (!e) return "no exception";
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& x) {

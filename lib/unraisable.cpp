@@ -58,6 +58,7 @@ void print_briefly(const body* b, const std::exception_ptr& e) noexcept {
                                      b ? static_cast<unsigned long long>(b->id) : 0ULL, what);
     print(line, std::min(static_cast<std::size_t>(std::max(length, 0)), sizeof line - 1));
   };
+  if (!e) return format("no exception");
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& x) {

@@ -72,7 +72,6 @@ void survive(thread_record& t, body* self) noexcept {
   t.survivor = std::exchange(self->memory, nullptr);
   self->context = nullptr;
   unhook(t, self);
-  if (std::exception_ptr held = take_held(t, self)) report_unraisable(self, std::move(held));
   self->state.store(life::unwound, std::memory_order_release);
   if (std::exchange(self->orphan, false)) unref(self);
   t.survives_in = std::exchange(surviving_record(), &t);
@@ -92,7 +91,9 @@ void unref_all(body* dropped) noexcept {
 }  // namespace
 
 void unwind(thread_record& t) noexcept {
+  const pinned pin(t);
   tell(t);
+  if (t.exited.load(std::memory_order_relaxed)) return;  // one of those who were told has unwound the thread
   t.unwinding = 1;
   body* const self = t.running();
   if (self != t.main) unlist(t, self);  // the one who has asked for it goes on
@@ -109,7 +110,8 @@ void unwind(thread_record& t) noexcept {
   }
   if (has_own(t, t.main)) report_own(t.main);
   if (self != t.main && has_own(t, self)) report_own(self);
-  if (std::exception_ptr held = take_held(t, t.main)) report_unraisable(t.main, std::move(held));
+  for (body* b : {t.main, self})
+    if (std::exception_ptr held = take_held(t, b)) report_unraisable(b, std::move(held));
   give_up_the_rest(t);
   // Their destructors are user code; what that starts and drops goes as everything else.
   t.tracer = nullptr;
@@ -157,7 +159,6 @@ void unwind_thread() {
   if (!t || t->unwinding) return;
   if (t->wants(detail::attention::in_hook))
     throw error(errc::in_hook, "a hook on a greenlet's switches must not switch", "  running: " + detail::describe(t->running()));
-  const detail::pinned pin(*t);
   detail::unwind(*t);
 }
 

@@ -57,7 +57,8 @@ stack_usage greenlet::stack() const noexcept {
   const char* const sp = static_cast<char*>(t->running() == b ? __builtin_frame_address(0) : b->context->sp);
   if (sp < low || sp > high) return {};  // the thread was given another stack
   // The native stack of a process's first thread is only as large as it has been, and has no pages below.
-  return {static_cast<std::size_t>(high - sp), resident(b->main ? sp : low, high), static_cast<std::size_t>(high - low)};
+  return {static_cast<std::size_t>(high - sp), resident(b->main ? sp : low, high),
+          b->main ? static_cast<std::size_t>(high - low) : b->stack_size};
 }
 
 }  // namespace greenlets

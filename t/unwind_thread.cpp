@@ -330,6 +330,34 @@ TEST_CASE("at_thread_unwind: what is told may switch, throw, and start greenlets
   CHECK_THROWS_WITH(std::rethrow_exception(failed.seen[0].second), "ignored");
 }
 
+TEST_CASE("at_thread_unwind: what is told may ask for the unwinding itself, also in a greenlet; it is done once") {
+  events log;
+  on_thread([&] {  // at the thread's exit
+    greenlet a(waiting(log, "a"));
+    a.switch_to();
+    at_thread_unwind([&, keep = a] {
+      unwind_thread();
+      log.push_back("inner");
+      CHECK(current().is_main());
+    });
+  });
+  CHECK(log == events{"a told", "~a", "inner"});
+  log.clear();
+  on_thread([&] {
+    at_thread_unwind([&] { log.push_back("first"); });
+    at_thread_unwind([&] {
+      greenlet([&] {
+        unwind_thread();
+        log.push_back("survivor");
+      }).switch_to();
+      log.push_back("second");
+    });
+    unwind_thread();
+    log.push_back("done");
+  });
+  CHECK(log == events{"first", "survivor", "second", "done"});
+}
+
 TEST_CASE("at_thread_unwind: a thread that has used nothing else of the library") {
   bool told = false;
   on_thread([&] { at_thread_unwind([&] { told = true; }); });
