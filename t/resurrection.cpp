@@ -189,6 +189,12 @@ TEST_CASE("113: by default a line on standard error names the greenlet and the e
   CHECK(c.output.find("std::runtime_error: disk full\n") != std::string::npos);
 }
 
+TEST_CASE("113: a report without an exception is a line that says so") {
+  const testing::child result = testing::in_child([] { report_unraisable(greenlet(), nullptr); });
+  CHECK(result.status == 0);
+  CHECK(result.output.find("no exception") != std::string::npos);
+}
+
 TEST_CASE("117, B27: one that swallows its exit and switches away unkept is reported once and left; never in a loop") {
   unraisables handler;
   events log;
