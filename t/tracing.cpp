@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <exception>
+#include <pthread.h>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -476,6 +477,63 @@ TEST_CASE("a tracer for all threads that throws is thrown in the target, and not
   CHECK(calls == 3);
   settrace_all_threads(nullptr);
 }
+
+#ifndef T_TSAN  // pthread_exit on a greenlet's stack fails a check in its interceptor
+TEST_CASE("167: pthread_exit in a tracer, and in a resolver, ends the thread cleanly") {
+  static events log;
+  log.clear();
+  const auto on_thread = [](void* (*run)(void*)) {
+    pthread_t thread;
+    REQUIRE(pthread_create(&thread, nullptr, run, nullptr) == 0);
+    void* result = nullptr;
+    pthread_join(thread, &result);
+    return result;
+  };
+  CHECK(on_thread([](void*) -> void* {
+          testing::noting main{log, "main"};
+          settrace([](trace_event, const greenlet&, const greenlet& target) {
+            if (!target.is_main()) pthread_exit(&log);
+          });
+          greenlet a([] { FAIL_CHECK("ran"); });
+          a.switch_to();
+          return nullptr;
+        }) == &log);
+  CHECK(on_thread([](void*) -> void* {
+          testing::noting main{log, "asker"};
+          greenlet a(attributes().on_start([]() -> void (*)() { pthread_exit(&log); }));
+          a.switch_to();
+          return nullptr;
+        }) == &log);
+  CHECK(log == events{"~main", "~asker"});
+}
+
+TEST_CASE("167: a tracer that throws when a forced unwind passes to the main greenlet: it passes, and the tracer's is reported") {
+  static events log;
+  log.clear();
+  unraisables failed;
+  pthread_t thread;
+  REQUIRE(pthread_create(&thread, nullptr, [](void*) -> void* {
+            testing::noting main{log, "main"};
+            settrace([](trace_event event, const greenlet&, const greenlet& target) {
+              if (!target.is_main()) return;
+              CHECK(event == trace_event::thrown);
+              CHECK(!event.exception());
+              throw failure("too late");
+            });
+            greenlet([] {
+              testing::noting inner{log, "inner"};
+              pthread_exit(&log);
+            }).switch_to();
+            return nullptr;
+          }, nullptr) == 0);
+  void* result = nullptr;
+  pthread_join(thread, &result);
+  CHECK(result == &log);
+  CHECK(log == events{"~inner", "~main"});
+  REQUIRE(failed.seen.size() == 1);
+  CHECK_THROWS_WITH(std::rethrow_exception(failed.seen[0].second), "too late");
+}
+#endif
 
 TEST_CASE("tracers for all threads come and go while many threads switch") {
   std::atomic<bool> stop{false};

@@ -180,6 +180,7 @@ TEST_CASE("in a greenlet: it goes on as the thread's code, and its result reache
       CHECK(main.dead());
       CHECK(current() != self);
       CHECK(current().is_main());
+      CHECK(current().stack().used == 0);  // it is on another stack than the thread's
       greenlet inner([] { return switch_to_parent(1).get<int>() + 1; });
       CHECK(inner.switch_to().get<int>() == 1);
       CHECK(inner.switch_to(2).get<int>() == 3);
