@@ -6,7 +6,6 @@
 #include <atomic>
 #include <future>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -75,14 +74,14 @@ TEST_CASE("a context with many variables finds each") {
 TEST_CASE("a variable may go before its values; another in its place has none of them") {
   const clean afterwards;
   std::weak_ptr<int> held;
-  std::optional<context_var<std::shared_ptr<int>>> v;
-  v.emplace("v");
+  using variable = context_var<std::shared_ptr<int>>;
+  auto v = std::make_unique<variable>("v");
   auto object = std::make_shared<int>(1);
   held = object;
   v->set(std::move(object));
   for (int i = 0; i < 3; ++i) {
-    v.reset();
-    v.emplace("v");
+    v = nullptr;
+    v = std::make_unique<variable>("v");
     CHECK(v->get_if() == nullptr);
   }
   CHECK_FALSE(held.expired());

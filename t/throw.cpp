@@ -249,7 +249,7 @@ TEST_CASE("89: from the moment that an unstarted target dies there is nothing to
 TEST_CASE("89: what an unstarted target is given to run while it dies is destroyed with it") {
   const auto counted = std::make_shared<int>();
   greenlet g;
-  g = greenlet([&g, counted, last = testing::at_end([&] { g.set_run([self = g, counted] {}); })] {});
+  g = greenlet([counted, last = testing::at_end([&] { g.set_run([self = g, counted] {}); })] {});
   CHECK(g.throw_in().is<greenlet_exit>());
   CHECK(g.dead());
   CHECK(counted.use_count() == 1);

@@ -194,8 +194,8 @@ TEST_CASE("small objects whose moves run no code of the user's lie in place, oth
   value three_words(std::array<void*, 3>{}), four_words(std::array<void*, 4>{});
   CHECK(in_place<std::array<void*, 3>>(three_words));
   CHECK_FALSE(in_place<std::array<void*, 4>>(four_words));
-  value handle(greenlets::current()), weak(weak_greenlet(greenlets::current())), thrown(std::exception_ptr{}),
-      shared(std::make_shared<small>(t)), unique(std::make_unique<large>(t));
+  value handle{greenlets::current()}, weak{weak_greenlet(greenlets::current())}, thrown{std::exception_ptr()},
+      shared{std::make_shared<small>(t)}, unique{std::make_unique<large>(t)};
   CHECK(in_place<greenlets::greenlet>(handle));
   CHECK(in_place<weak_greenlet>(weak));
   CHECK(in_place<std::exception_ptr>(thrown));
