@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <pthread.h>
 #include <stdexcept>
 #include <string>
@@ -371,8 +370,8 @@ TEST_CASE("reset() in the middle, and of what is just being destroyed") {
 
 TEST_CASE("a local that is destroyed first leaves the values to their greenlets; another never finds them") {
   events log;
-  std::optional<local<std::shared_ptr<void>>> gone;
-  gone.emplace();
+  using variable = local<std::shared_ptr<void>>;
+  auto gone = std::make_unique<variable>();
   greenlet g([&] {
     *gone = at_end([&] { log.push_back("~value"); });
     switch_to_parent();
@@ -381,8 +380,8 @@ TEST_CASE("a local that is destroyed first leaves the values to their greenlets;
     *gone = at_end([&] { log.push_back("~value of the new one"); });
   });
   g.switch_to();
-  gone.reset();
-  gone.emplace();
+  gone = nullptr;
+  gone = std::make_unique<variable>();
   CHECK(log.empty());
   g.switch_to();
   CHECK(log == events{"~value of the new one", "~value"});
