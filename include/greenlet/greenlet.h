@@ -110,6 +110,11 @@ enum {
   GREENLET_NOT_RUNNING,           ///< the operation needs a running greenlet of this thread
   GREENLET_STACK_LIMIT,           ///< the system allows no more guarded stacks
   GREENLET_ALREADY_WAITING,       ///< another greenlet already waits for the same thing, which takes one
+  GREENLET_IN_HOOK,               ///< a hook on a greenlet's switches must not switch
+  GREENLET_NO_VALUE,              ///< of C++: the context variable has neither a value nor a default
+  GREENLET_WRONG_TOKEN,           ///< of C++: the token does not fit its variable or context, or is used up
+  GREENLET_ALREADY_ENTERED,       ///< of C++: the context is in use by another context::run()
+  GREENLET_OUT_OF_TURN,           ///< of C++: a generator is read while it runs, or gives while nobody reads
 
   GREENLET_SYSTEM = 100,  ///< a system call failed: greenlet_last_errno()
   GREENLET_NO_MEMORY,     ///< there is no memory for it
@@ -218,7 +223,7 @@ GREENLET_API void greenlet_unref(greenlet_t* g);
 /// Switches: yes. Thread: the greenlet's own. Owns: the caller must have the greenlet for as long as
 /// the call has not switched; afterwards the library does what is needed.
 /// Errors before anything has changed: GREENLET_EMPTY_HANDLE, _DIFFERENT_THREAD, _THREAD_EXITED, _COLLECTED,
-/// _NO_RUN, _STACK_LIMIT, _SYSTEM, _NO_MEMORY. Afterwards: GREENLET_EXIT, _THROWN, _WRONG_TYPE.
+/// _NO_RUN, _STACK_LIMIT, _IN_HOOK, _SYSTEM, _NO_MEMORY. Afterwards: GREENLET_EXIT, _THROWN, _WRONG_TYPE.
 GREENLET_API int greenlet_switch(greenlet_t* g, void* payload, void** result);
 /// Switches to the parent of the running greenlet: the commonest switch of all. Errors: also
 /// GREENLET_MAIN_PARENT in a main greenlet.
