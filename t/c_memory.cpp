@@ -109,3 +109,68 @@ TEST_CASE("each allocation may fail") {
   }
   CHECK(failed > 8);
 }
+
+TEST_CASE("tracers, hooks and resolvers for which there is no memory: refused, and the data released") {
+  const auto tracer = [](const greenlet_trace_event_t*, greenlet_t*, greenlet_t*, void*) {};
+  const auto resolver = [](greenlet_t*, void*, greenlet_run_t*) -> int { return GREENLET_OK; };
+  const auto hook = [](void*) {};
+  greenlet_attributes_t with = GREENLET_ATTRIBUTES;
+  with.release = &release;
+  with.on_start = resolver;
+  with.leave = hook;
+  greenlet_clear_error();
+  int failed = 0;
+  for (long n = 0;; ++n) {
+    released = 0;
+    has_failed = false;
+    fails_in = n;
+    const int traced = greenlet_settrace(tracer, &failed, &release);
+    greenlet_settrace(nullptr, nullptr, nullptr);
+    const int hooked = greenlet_set_on_switch(greenlet_main(), hook, hook, nullptr);
+    const int told = greenlet_at_thread_unwind(hook, nullptr);
+    greenlet_t* g = greenlet_new_with(&thrown_at, &failed, &with);
+    fails_in = -1;
+    greenlet_settrace(nullptr, nullptr, nullptr);
+    greenlet_set_on_switch(greenlet_main(), nullptr, nullptr, nullptr);
+    greenlet_unref(g);
+    greenlet_clear_error();
+    CAPTURE(n);
+    CHECK(released == 2);
+    for (const int status : {traced, hooked, told}) CHECK((status == GREENLET_OK || status == GREENLET_NO_MEMORY));
+    if (!has_failed) {
+      CHECK(traced == GREENLET_OK);
+      CHECK(hooked == GREENLET_OK);
+      CHECK(told == GREENLET_OK);
+      CHECK(g != nullptr);
+      break;
+    }
+    ++failed;
+  }
+  CHECK(failed > 5);
+}
+
+TEST_CASE("a tracer is told of an exception for which C has no memory, and it arrives") {
+  static int told_without;
+  told_without = 0;
+  greenlet_t* g = greenlet_new(&thrown_at, nullptr, nullptr);
+  greenlet_exception_t* e = greenlet_exception_new(42, "an error", nullptr, nullptr);
+  REQUIRE(greenlet_switch(g, nullptr, nullptr) == GREENLET_OK);
+  REQUIRE(greenlet_settrace(
+              [](const greenlet_trace_event_t* event, greenlet_t*, greenlet_t* target, void*) {
+                fails_in = -1;
+                if (event->kind == GREENLET_TRACE_THROWN && !event->exception) ++told_without;
+                greenlet_settrace(nullptr, nullptr, nullptr);
+                CHECK(!greenlet_is_main(target));
+              },
+              nullptr, nullptr) == GREENLET_OK);
+  fails_in = 0;
+  CHECK(greenlet_throw(g, e, nullptr) == GREENLET_THROWN);
+  fails_in = -1;
+  CHECK(told_without == 1);
+  greenlet_exception_t* came = greenlet_last_exception();
+  CHECK(greenlet_exception_code(came) == 42);
+  greenlet_exception_unref(came);
+  greenlet_exception_unref(e);
+  greenlet_unref(g);
+  greenlet_clear_error();
+}

@@ -396,6 +396,51 @@ TEST_CASE("the unraisable handler is one: set in C it is told of C++ greenlets, 
   CHECK_THROWS_AS(std::rethrow_exception(handler.seen[0].second), greenlets::c_error);
 }
 
+TEST_CASE("158: what a tracer throws reaches C as news, and is never taken for an error of the call") {
+  clean at_end;
+  c_greenlet c(echoes);
+  void* answer = nullptr;
+  int object = 0;
+  const auto throws = [](std::exception_ptr e, const greenlet& in) {
+    greenlets::settrace([e, in = greenlets::c_pointer(in)](greenlets::trace_event, const greenlet&, const greenlet& target) {
+      if (greenlets::c_pointer(target) == in) std::rethrow_exception(e);
+    });
+  };
+  const greenlet main = greenlets::current();
+  const auto misuse = std::make_exception_ptr(greenlets::error(greenlets::errc::no_run, "of the tracer"));
+  for (greenlet_t* target : {c.g, greenlets::c_pointer(main)}) {  // a switch to oneself, too
+    throws(misuse, main);
+    CHECK(greenlet_switch(target, &object, &answer) == GREENLET_THROWN);
+    CHECK(answer == nullptr);
+    CHECK(std::string(greenlet_last_message()) == "of the tracer");
+    greenlet_exception_t* e = greenlet_last_exception();
+    CHECK(greenlet_exception_code(e) == GREENLET_NO_RUN);
+    greenlet_exception_unref(e);
+    CHECK(!greenlets::gettrace());
+  }
+  CHECK(greenlet_switch(c, &object, &answer) == GREENLET_OK);  // it was left where it waited
+  CHECK(answer == &object);
+
+  throws(std::make_exception_ptr(std::bad_alloc()), main);
+  CHECK(greenlet_switch(c, &object, nullptr) == GREENLET_THROWN);  // not GREENLET_NO_MEMORY
+  throws(std::make_exception_ptr(42), main);
+  CHECK(greenlet_switch(c, &object, nullptr) == GREENLET_THROWN);
+  throws(std::make_exception_ptr(special_exit()), main);
+  CHECK(greenlet_switch(c, &object, nullptr) == GREENLET_EXIT);
+
+  // Into the C greenlet, which ends by it: the same object comes out.
+  throws(misuse, c.handle());
+  CHECK(testing::error_of([&] { c.handle().switch_to(&object); }) == greenlets::errc::no_run);
+  CHECK(greenlet_dead(c));
+  // ... and one that was about to begin does not.
+  events log;
+  c_greenlet unstarted(notes_status, &log);
+  throws(misuse, unstarted.handle());
+  CHECK(greenlet_switch(unstarted, nullptr, nullptr) == GREENLET_THROWN);
+  CHECK(greenlet_dead(unstarted));
+  CHECK(log.empty());
+}
+
 #ifndef T_TSAN  // as in forced_unwind.cpp
 
 namespace {
@@ -434,6 +479,32 @@ TEST_CASE("167: pthread_exit in a C++ greenlet below a C one: every stack is unw
   CHECK(result == &f);
   // The handle to its child, on c's stack, keeps c until the thread's exit.
   CHECK(f.log == events{"~cpp", "~main", "c exit", "~c"});
+}
+
+TEST_CASE("158, 167: pthread_exit in a tracer passes through the C function that it has interrupted") {
+  static events log;
+  log.clear();
+  pthread_t thread;
+  REQUIRE(pthread_create(
+              &thread, nullptr,
+              [](void* data) -> void* {
+                noting n{log, "main"};
+                const c_greenlet c(echoes);
+                greenlet_switch(c, nullptr, nullptr);
+                greenlets::settrace([](greenlets::trace_event, const greenlet&, const greenlet& target) {
+                  if (!target.is_main()) return;
+                  greenlets::settrace(nullptr);  // else it would exit again in ~c
+                  pthread_exit(&log);
+                });
+                greenlet_switch(c, data, nullptr);
+                log.push_back("not reached");
+                return nullptr;
+              },
+              nullptr) == 0);
+  void* result = nullptr;
+  REQUIRE(pthread_join(thread, &result) == 0);
+  CHECK(result == &log);
+  CHECK(log == events{"~main"});
 }
 
 #endif

@@ -110,6 +110,11 @@ enum {
   GREENLET_NOT_RUNNING,           ///< the operation needs a running greenlet of this thread
   GREENLET_STACK_LIMIT,           ///< the system allows no more guarded stacks
   GREENLET_ALREADY_WAITING,       ///< another greenlet already waits for the same thing, which takes one
+  GREENLET_IN_HOOK,               ///< a hook on a greenlet's switches must not switch
+  GREENLET_NO_VALUE,              ///< of C++: the context variable has neither a value nor a default
+  GREENLET_WRONG_TOKEN,           ///< of C++: the token does not fit its variable or context, or is used up
+  GREENLET_ALREADY_ENTERED,       ///< of C++: the context is in use by another context::run()
+  GREENLET_OUT_OF_TURN,           ///< of C++: a generator is read while it runs, or gives while nobody reads
 
   GREENLET_SYSTEM = 100,  ///< a system call failed: greenlet_last_errno()
   GREENLET_NO_MEMORY,     ///< there is no memory for it
@@ -158,6 +163,24 @@ GREENLET_API void greenlet_clear_error(void);
 /// (Where there was no memory to keep what was thrown, it ends by std::bad_alloc instead.)
 typedef int greenlet_function(void* data, void* payload, void** result);
 
+/// What a resolver gives: as the parameters of greenlet_set_run().
+typedef struct greenlet_run_t {
+  greenlet_function* run;       ///< NULL: the greenlet runs what it has
+  void* data;
+  void (*release)(void* data);  ///< called with `data`, once, when it is no longer needed
+} greenlet_run_t;
+/// Called at the greenlet's first start, to give in `*what` (all NULL before) what it is to run: on the
+/// stack of the greenlet that starts it, by switching or throwing there or by finishing as its child. It may
+/// do what it likes, for the greenlet counts as unstarted meanwhile. If it starts the greenlet itself,
+/// what was sent first goes there as an ordinary switch; if that has ended it, to its parent.
+/// Returns GREENLET_OK or, as a greenlet_function, another status: then the exception that this stands for is
+/// given to the one who switches, as the call's error (to the parent, when a child's end has picked this
+/// greenlet), `*what` is released, and the greenlet stays unstarted and can be tried again.
+typedef int greenlet_resolver(greenlet_t* g, void* data, greenlet_run_t* what);
+/// Called with the data that was given with it when a greenlet is left or entered. It must not switch:
+/// what would fails with GREENLET_IN_HOOK.
+typedef void greenlet_switch_hook(void* data);
+
 /// How a greenlet is to be made. Begin with GREENLET_ATTRIBUTES:
 ///
 ///   greenlet_attributes_t with = GREENLET_ATTRIBUTES;
@@ -169,9 +192,14 @@ typedef struct greenlet_attributes {
   size_t stack_size;            ///< in bytes, rounded up to pages, at least 16 KiB; 0: 256 KiB
   void (*release)(void* data);  ///< called with `data`, once, when the greenlet no longer needs it
   int preserve_fp_env;          ///< not 0: the floating-point environment is the greenlet's own
+  greenlet_resolver* on_start;  ///< asked at the first start for what to run; NULL: none
+  void* on_start_data;          ///< for `on_start`; yours, and must live until the greenlet has started or is gone
+  greenlet_switch_hook* leave;  ///< as greenlet_set_on_switch()
+  greenlet_switch_hook* enter;
+  void* hook_data;
 } greenlet_attributes_t;
 
-#define GREENLET_ATTRIBUTES {sizeof(greenlet_attributes_t), NULL, NULL, 0, NULL, 0}
+#define GREENLET_ATTRIBUTES {sizeof(greenlet_attributes_t), NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL}
 
 /// Makes a greenlet that will call `run`; nothing runs and no stack is allocated yet. A NULL `parent`
 /// means the running greenlet; one of another thread makes it a greenlet of that thread. A NULL `run`
@@ -218,7 +246,7 @@ GREENLET_API void greenlet_unref(greenlet_t* g);
 /// Switches: yes. Thread: the greenlet's own. Owns: the caller must have the greenlet for as long as
 /// the call has not switched; afterwards the library does what is needed.
 /// Errors before anything has changed: GREENLET_EMPTY_HANDLE, _DIFFERENT_THREAD, _THREAD_EXITED, _COLLECTED,
-/// _NO_RUN, _STACK_LIMIT, _SYSTEM, _NO_MEMORY. Afterwards: GREENLET_EXIT, _THROWN, _WRONG_TYPE.
+/// _NO_RUN, _STACK_LIMIT, _IN_HOOK, _SYSTEM, _NO_MEMORY. Afterwards: GREENLET_EXIT, _THROWN, _WRONG_TYPE.
 GREENLET_API int greenlet_switch(greenlet_t* g, void* payload, void** result);
 /// Switches to the parent of the running greenlet: the commonest switch of all. Errors: also
 /// GREENLET_MAIN_PARENT in a main greenlet.
@@ -284,6 +312,86 @@ GREENLET_API uint64_t greenlet_id(const greenlet_t* g);
 GREENLET_API size_t greenlet_name(const greenlet_t* g, char* buffer, size_t size);
 /// Gives it another name, which is copied; NULL takes it away. Errors: GREENLET_NO_MEMORY.
 GREENLET_API int greenlet_set_name(greenlet_t* g, const char* name);
+
+/// Of a greenlet's stack, in bytes. A stack grows towards lower addresses; only the pages that were
+/// touched cost memory.
+typedef struct greenlet_stack_usage_t {
+  size_t used;       ///< what lies on it just now
+  size_t committed;  ///< pages of it that are in memory: how deep it has been
+  size_t reserved;   ///< addresses that it may grow into, without the guard page
+} greenlet_stack_usage_t;
+
+/// How much of its stack it uses. Without a stack (unstarted, dead, NULL): zeros. On another thread than
+/// the greenlet's own only `reserved` is known, and 0 for a main greenlet.
+GREENLET_API greenlet_stack_usage_t greenlet_stack(const greenlet_t* g);
+
+// --- For bindings: user data, hooks, tracers ---------------------------------------------------------
+
+// Greenlet-local and context variables have no form in C in this version: the user data, and the data of
+// the function that a greenlet runs, serve.
+
+/// A pointer that the library keeps, NULL at first. Switches: no.
+GREENLET_API void* greenlet_user_data(const greenlet_t* g);
+/// Sets it. `release` (may be NULL) is called with `data` when the greenlet's record is freed (the last
+/// reference is gone, and the greenlet dead or never started), on the thread that drops it; in here, when
+/// another pointer takes its place; and when the call fails.
+/// Switches: only if the old `release` does. Thread: any, but not two at once. Errors: GREENLET_EMPTY_HANDLE.
+GREENLET_API int greenlet_set_user_data(greenlet_t* g, void* data, void (*release)(void* data));
+
+/// Has `leave` called when the greenlet is left, on its stack, as the last thing before the switch; and
+/// `enter` when it is entered, before anything else runs there, tracers too: so also at its start and its
+/// end, but not for one that dies without having run. Either may be NULL; both take them back. On the
+/// running greenlet this calls neither. `data` is yours, and must live as long as the greenlet.
+/// A suspended greenlet whose last reference goes in a hook is unwound later, at the thread's next entry.
+/// Switches: no. Thread: any while unstarted, then the greenlet's own.
+/// Errors: GREENLET_EMPTY_HANDLE, _DIFFERENT_THREAD, _THREAD_EXITED, _COLLECTED, _NO_MEMORY, _SYSTEM.
+GREENLET_API int greenlet_set_on_switch(greenlet_t* g, greenlet_switch_hook* leave, greenlet_switch_hook* enter,
+                                        void* data);
+
+/// What has happened; more may come, and a tracer must let pass what it does not know.
+typedef enum greenlet_trace_kind_t {
+  GREENLET_TRACE_SWITCHED,  ///< control came with a payload: a switch, or one that has returned or ended by an exit
+  GREENLET_TRACE_THROWN     ///< control came with an exception: a throw, or one that has ended a greenlet
+} greenlet_trace_kind_t;
+
+/// What a tracer is told. Later versions may add to its end.
+typedef struct greenlet_trace_event_t {
+  greenlet_trace_kind_t kind;
+  int starts;                       ///< not 0: the target is about to begin
+  greenlet_exception_t* exception;  ///< what is thrown, or NULL: not known (no memory), or a forced unwind
+} greenlet_trace_event_t;
+
+/// Called after the switch, in the target, which is the running greenlet; `origin` is the one that was
+/// left. Also called at a start (before the function), at an end, and for switches that unwind. It may
+/// switch, and is told of that as well. It cannot throw: C++ tracers can, but where a C function may fail, the
+/// switch has been done already. Owns: nobody; all that is given is valid during the call.
+typedef void greenlet_tracer(const greenlet_trace_event_t* event, greenlet_t* origin, greenlet_t* target, void* data);
+/// Sets the calling thread's tracer, the same that C++ sets, in place of the one before; NULL ends tracing.
+/// `release` (may be NULL) is called with `data`, once, when nothing needs the tracer any more: another has
+/// taken its place, the thread exits, or the call fails.
+/// Switches: only if a `release` does. Errors: GREENLET_NO_MEMORY, _SYSTEM.
+GREENLET_API int greenlet_settrace(greenlet_tracer* f, void* data, void (*release)(void* data));
+/// Sets one for every thread of the process, those that come too. It is called before a thread's own, and on
+/// many threads at once; one that is in the middle of a switch may call the old one once more, and each
+/// keeps that until it next looks: `release` is called on the thread that forgets it last.
+/// As greenlet_settrace().
+GREENLET_API int greenlet_settrace_all_threads(greenlet_tracer* f, void* data, void (*release)(void* data));
+
+// --- The end of a thread's greenlets -----------------------------------------------------------------
+
+/// Does for the calling thread now what its exit would do: unwinds every suspended greenlet of it with an
+/// exit (GREENLET_REASON_THREAD_EXIT), forgets its tracer, and makes its main greenlet dead. What the
+/// thread does with the library afterwards begins anew. Nothing happens in a thread that has not used
+/// greenlets, or in one whose greenlets are being unwound just now. In a greenlet that is not the main one:
+/// that greenlet counts as unwound from here on, and its function goes on to its end as the thread's code
+/// outside any greenlet; what it returns then goes to where the main greenlet waits.
+/// Switches: into each greenlet that is unwound, and back. Errors: GREENLET_IN_HOOK.
+GREENLET_API int greenlet_unwind_thread(void);
+/// Has `f` called with `data` when the calling thread's greenlets are about to be unwound, by the thread's
+/// exit or by greenlet_unwind_thread(), while all of them are still there. Once; the last one given is
+/// called first; those given meanwhile are called as well. NULL: nothing is called.
+/// Switches: no; `f` may. Errors: GREENLET_NO_MEMORY, _SYSTEM.
+GREENLET_API int greenlet_at_thread_unwind(void (*f)(void* data), void* data);
 
 // --- Weak references ---------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <system_error>
 
@@ -33,9 +34,21 @@ const greenlet_attributes_t& checked(const greenlet_attributes_t& with) {
   return with;
 }
 
-greenlet_t* make(c_callable&& callable, greenlet_t* parent, const attributes* with) {
+greenlet_t* make(c_callable&& callable, greenlet_t* parent, const attributes* with, std::unique_ptr<specials> special) {
   closure run = make_closure_of(std::move(callable));
-  return c_pointer(new_body(std::move(run), parent ? &handle_of(parent) : nullptr, with));
+  body* const made = new_body(std::move(run), parent ? &handle_of(parent) : nullptr, with);
+  made->special = std::move(special);  // nobody else knows of it yet
+  return c_pointer(made);
+}
+
+std::unique_ptr<specials> specials_of(const greenlet_attributes_t& given) {
+  if (!given.on_start && !given.leave && !given.enter) return nullptr;
+  auto result = std::make_unique<specials>();
+  result->leave = given.leave;
+  result->enter = given.enter;
+  result->data = given.hook_data;
+  if (given.on_start) result->on_start = make_resolver_of(given.on_start, given.on_start_data);
+  return result;
 }
 
 // The calling thread's record, with what others have dropped unwound; null if it cannot be made.
@@ -55,7 +68,7 @@ using namespace greenlets::detail;
 
 greenlet_t* greenlet_new(greenlet_function* run, void* data, greenlet_t* parent) {
   greenlet_t* made = nullptr;
-  guarded([&] { made = make({run, data, nullptr}, parent, nullptr); });
+  guarded([&] { made = make({run, data, nullptr}, parent, nullptr, nullptr); });
   return made;
 }
 
@@ -68,7 +81,7 @@ greenlet_t* greenlet_new_with(greenlet_function* run, void* data, const greenlet
     greenlets::attributes as;
     as.stack_size(given.stack_size).preserve_fp_env(given.preserve_fp_env);
     if (given.name) as.name(given.name);
-    made = make(std::move(callable), given.parent, &as);
+    made = make(std::move(callable), given.parent, &as, specials_of(given));
   });
   return made;
 }

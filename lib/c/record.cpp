@@ -19,7 +19,10 @@ static_assert(same(GREENLET_DIFFERENT_THREAD, errc::different_thread) &&
               same(GREENLET_WRONG_ARGUMENTS, errc::wrong_arguments) &&
               same(GREENLET_EMPTY_HANDLE, errc::empty_handle) && same(GREENLET_NOT_RUNNING, errc::not_running) &&
               same(GREENLET_STACK_LIMIT, errc::stack_limit) &&
-              same(GREENLET_ALREADY_WAITING, errc::already_waiting));
+              same(GREENLET_ALREADY_WAITING, errc::already_waiting) && same(GREENLET_IN_HOOK, errc::in_hook) &&
+              same(GREENLET_NO_VALUE, errc::no_value) && same(GREENLET_WRONG_TOKEN, errc::wrong_token) &&
+              same(GREENLET_ALREADY_ENTERED, errc::already_entered) &&
+              same(GREENLET_OUT_OF_TURN, errc::out_of_turn));
 
 // Where there is no memory for a record, or none for the thread's first one, at least the code is kept,
 // and then it is the thread's. Zero while the record has the last error.
@@ -174,6 +177,11 @@ const char* greenlet_strerror(int status) {
     case GREENLET_NOT_RUNNING: return "no greenlet of this thread is running";
     case GREENLET_STACK_LIMIT: return "the system allows no more guarded stacks";
     case GREENLET_ALREADY_WAITING: return "another greenlet already waits for the same thing";
+    case GREENLET_IN_HOOK: return "a hook on a greenlet's switches must not switch";
+    case GREENLET_NO_VALUE: return "the context variable has no value";
+    case GREENLET_WRONG_TOKEN: return "the token does not fit";
+    case GREENLET_ALREADY_ENTERED: return "the context has been entered already";
+    case GREENLET_OUT_OF_TURN: return "the generator is out of turn";
     case GREENLET_SYSTEM: return "a system call failed";
     case GREENLET_NO_MEMORY: return "no memory";
     case GREENLET_INVALID: return "invalid argument";

@@ -96,6 +96,8 @@ struct c_callable {
 
 // A closure that runs it; an empty one, and `data` is released, when there is no function.
 closure make_closure_of(c_callable&& callable);
+// What asks a C function for one.
+start_resolver make_resolver_of(greenlet_resolver* f, void* data);
 
 }  // namespace greenlets::detail
 

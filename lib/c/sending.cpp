@@ -35,8 +35,8 @@ void* payload_of(value& v) {
   throw unreadable_value(std::move(v));
 }
 
-// A C function has ended its greenlet with a status: what did it mean?
-[[noreturn]] void throw_status(int status) {
+// A C function has ended its greenlet with a status, or told one that it cannot be started: what did it mean?
+[[noreturn]] void throw_status(int status, const char* function) {
   if (const c_record* const r = could_not_keep(status) ? nullptr : c_record_if_any()) {
     const std::exception_ptr meant = status == GREENLET_EXIT     ? r->exit
                                      : status == GREENLET_THROWN ? r->thrown
@@ -46,7 +46,7 @@ void* payload_of(value& v) {
   }
   if (status == GREENLET_EXIT) throw greenlet_exit();
   if (could_not_keep(status)) throw std::bad_alloc();
-  throw c_error(status, "the function of a greenlet returned status " + std::to_string(status) + ": " +
+  throw c_error(status, std::string(function) + " returned status " + std::to_string(status) + ": " +
                             greenlet_strerror(status) + describe_here());
 }
 
@@ -63,7 +63,7 @@ value call_c(value& callable, value&& sent_to_us) {
   }
   void* result = nullptr;
   const int status = f.run(f.data, payload, &result);
-  if (status != GREENLET_OK) throw_status(status);
+  if (status != GREENLET_OK) throw_status(status, "the function of a greenlet");
   return packed(result);
 }
 
@@ -98,6 +98,16 @@ closure make_closure_of(c_callable&& callable) {
     c.call = &call_c;
   }
   return c;
+}
+
+start_resolver make_resolver_of(greenlet_resolver* f, void* data) {
+  return [f, data](const greenlet& g) {
+    greenlet_run_t what = {nullptr, nullptr, nullptr};
+    const int status = f(c_pointer(g), data, &what);
+    c_callable given(what.run, what.data, what.release);
+    if (status != GREENLET_OK) throw_status(status, "the resolver of a greenlet");
+    return make_closure_of(std::move(given));
+  };
 }
 
 }  // namespace greenlets::detail
