@@ -390,7 +390,7 @@ TEST_CASE("183: the stack in bytes: used, resident and reserved") {
   greenlet g(attributes().stack_size(128 * 1024), [] {
     const stack_usage shallow = current().stack();
     CHECK(shallow.used > 0);
-    CHECK(shallow.committed >= shallow.used);
+    CHECK(shallow.committed > 0);  // not all of `used`: the array below is in this frame, and not touched yet
     volatile char deep[50'000];
     for (std::size_t i = 0; i < sizeof deep; i += 512) deep[i] = 1;
     const stack_usage below = [&] { return current().stack(); }();
