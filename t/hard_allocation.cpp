@@ -261,7 +261,7 @@ TEST_CASE("23, B1: operator new may use the library while that makes the thread'
     if (counts().threads != before.threads || counts().greenlets != before.greenlets) _exit(23);
 
     // The first that nobody catches, in the middle of the first that is to be told of it.
-    static int told = 0;
+    [[maybe_unused]] static int told = 0;
     on_memory = [](bool) {
       auto* const self = std::exchange(on_memory, nullptr);
       greenlet g([] {
