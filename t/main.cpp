@@ -7,6 +7,7 @@
 #include <greenlet/greenlet.hpp>
 
 #include <cstdio>
+#include <cstdlib>
 #include <dirent.h>
 
 #ifdef T_COVERAGE
@@ -102,6 +103,9 @@ REGISTER_LISTENER("leak_check", 1, leak_check);
 
 int main(int argc, char** argv) {
   doctest::Context context(argc, argv);
+  // Whoever hangs is ended long before the whole run is, and doctest says in which case.
+  std::signal(SIGALRM, [](int) { std::abort(); });
+  alarm(600);
   const int result = context.run();
   if (context.shouldExit()) return result;
   return result != 0 ? result : leaked;

@@ -8,7 +8,6 @@
 #include "fault.hpp"
 #include "impossible.hpp"
 
-#include <csignal>
 #include <cstdint>
 #include <ucontext.h>
 
@@ -66,7 +65,7 @@ __attribute__((noinline)) GREENLET_NO_ASAN void jump(context& from, context& to,
   here.registers.uc_stack = {};  // ASan's swapcontext looks there
   saved& there = saved_at(to);
   if (!from.own_fp_env) std::fegetenv(&s.fp_env);
-  pthread_sigmask(SIG_SETMASK, nullptr, &there.registers.uc_sigmask);
+  sanitizer::mask_before_switch(there.registers.uc_sigmask);
   from.sp = &here;
   sanitizer::leave(from.fiber, to.fiber, for_good);
   if (GREENLET_MAY_FAIL(swapcontext, -1, &here.registers, &there.registers) != 0) impossible("swapcontext failed");
