@@ -6,14 +6,14 @@
 
 #include <greenlet/greenlet.hpp>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <dirent.h>
+#include <unistd.h>
 
 #ifdef T_COVERAGE
-#include <csignal>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 // The counters of executed lines are written when the program exits. A child process that is to end
 // otherwise, or to die, writes them first: these take the place of the C library's own.
