@@ -15,22 +15,28 @@ using testing::events;
 
 namespace {
 
-// Does something each time it is moved. Small, and says that moving does not throw.
+// Does something each time it is moved or destroyed. Small, and says that moving does not throw.
 struct restless {
   static inline std::function<void()> at_move;
   static inline int moves = 0, alive = 0;
   int number;
   explicit restless(int n) : number(n) { ++alive; }
-  restless(restless&& other) noexcept : number(other.number) {
+  restless(restless&& other) noexcept : number(std::exchange(other.number, -1)) {
     ++alive;
     ++moves;
+    moved();
+  }
+  restless& operator=(restless&&) = delete;
+  ~restless() {
+    --alive;
+    moved();
+  }
+  static void moved() {
     if (auto call = std::exchange(at_move, nullptr)) {
       call();
       at_move = std::move(call);
     }
   }
-  restless& operator=(restless&&) = delete;
-  ~restless() { --alive; }
 };
 
 struct scoped_at_move {
@@ -107,13 +113,15 @@ TEST_CASE("192: an object that drops the greenlet it is sent to whenever it is m
   CHECK(restless::alive == 0);
 }
 
-TEST_CASE("15, 192, B9: a callable that asks for its greenlet whenever it is moved is not moved under a lock") {
+TEST_CASE("15, 192, B1, B9: a callable that uses its greenlet, and switches, at every move is not moved under a lock") {
   const testing::child c = testing::in_child([] {
     alarm(10);  // were the lock held it would wait for itself
     const greenlet g{attributes()};
     const scoped_at_move guard([&g] {
       if (g.started() || g.name() != "asked" || g.parent().empty()) std::abort();
       (void)g.has_run();
+      greenlet visitor([] { switch_to_parent(); });
+      visitor.switch_to();
     });
     g.set_name("asked");
     g.set_run(restless_callable(1));
@@ -131,4 +139,72 @@ TEST_CASE("15, 192, B9: a callable that asks for its greenlet whenever it is mov
   });
   CHECK(WIFEXITED(c.status));
   CHECK(WEXITSTATUS(c.status) == 0);
+}
+
+TEST_CASE("41, B1: what is sent may switch when it is moved or destroyed, to whom it is sent as well; nothing is lost") {
+  // Greenlets that pass restless objects on, each turn to the next, and one that is visited at every move.
+  events log;
+  greenlet receiver([&log](restless first) {
+    log.push_back("first " + std::to_string(first.number));
+    for (;;) {
+      value v = switch_to_parent(restless(100));
+      log.push_back(v.is<restless>() ? "got " + std::to_string(v.get<restless>().number)
+                                     : v.is<std::string>() ? v.get<std::string>() : std::string("nothing"));
+    }
+  });
+  int moves = 0;
+  SUBCASE("visiting a third") {
+    restless::at_move = [&moves] {
+      ++moves;
+      greenlet([] { switch_to_parent(); }).switch_to();
+    };
+  }
+  SUBCASE("sending to the receiver itself") {
+    restless::at_move = [&moves, &receiver, &log] {
+      ++moves;
+      if (receiver && receiver != current() && receiver.parent() == current()) {
+        log.emplace_back("interposed");
+        receiver.switch_to(std::string("between"));
+      }
+    };
+  }
+  SUBCASE("unwinding others") {
+    restless::at_move = [&moves] {
+      ++moves;
+      greenlet victim([] { switch_to_parent(); });
+      victim.switch_to();
+    };
+  }
+  receiver.switch_to(restless(1));
+  for (int n = 2; n < 6; ++n) {
+    const value answer = receiver.switch_to(restless(n));
+    CHECK(answer.is<restless>());
+    if (answer.is<restless>()) CHECK(answer.get<restless>().number == 100);
+  }
+  restless::at_move = nullptr;
+  CHECK(moves > 0);
+  events numbers;
+  for (const std::string& line : log)
+    if (line.rfind("first", 0) == 0 || line.rfind("got", 0) == 0) numbers.push_back(line);
+  CHECK(numbers == events{"first 1", "got 2", "got 3", "got 4", "got 5"});
+}
+
+TEST_CASE("61, B1: results too: a move constructor may end the parent for which the result is") {
+  int got = 0;
+  const greenlet main = current();
+  greenlet parent, child_of_parent;
+  parent = greenlet([&] {
+    got = child_of_parent.switch_to().get<restless>().number;
+    return restless(got + 1);
+  });
+  child_of_parent = greenlet(
+      [&] {
+        restless::at_move = [] { greenlet([] {}).switch_to(); };
+        return restless(41);
+      },
+      parent);
+  parent.switch_to();
+  restless::at_move = nullptr;
+  CHECK(got == 41);
+  CHECK(parent.dead());
 }

@@ -35,7 +35,7 @@ union value_storage {
 
 // Whether moving a T, and destroying what is left, runs no code of the user's. The library moves
 // values in the middle of a switch and under locks, where such code could switch, or wait for ever
-// (t/hard_moves.cpp). Whatever else there is lives in a box, which moves without it.
+// (t/moving.cpp). Whatever else there is lives in a box, which moves without it.
 template <class T>
 inline constexpr bool moves_silently = std::is_trivially_copyable_v<T>;
 template <>
