@@ -56,7 +56,7 @@ thread_record* first = nullptr;  // of the list of all records
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
   auto* const made = new thread_record;
-  // The allocator is user code, which may have used the library meanwhile: t/allocations.cpp.
+  // The allocator is user code, which may have used the library meanwhile: t/hard_allocation.cpp.
   if (record) {
     end_record(*made);
     return *record;
