@@ -51,7 +51,10 @@ TEST_CASE("a greenlet waits for a signal while others go on") {
 TEST_CASE("waiting for a signal is no deadlock, and a signal from another thread wakes an idle hub") {
   hub_guard guard;
   hub::signals signals({SIGUSR1});
-  std::thread sender([] { send(SIGUSR1); });
+  std::thread sender([] {
+    const blocked_signal elsewhere(SIGUSR1);  // ThreadSanitizer forgets what it puts off in a thread that ends
+    send(SIGUSR1);
+  });
   CHECK(signals.wait() == SIGUSR1);
   sender.join();
 }
