@@ -468,3 +468,25 @@ TEST_CASE("hundreds of threads, each with greenlets that wait in a hub, end and 
   }
   CHECK(ended == 1000);
 }
+
+TEST_CASE("what a greenlet waits for that its hub has left behind may still happen, and may go") {
+  // Setting the event, and its end, went round for ever: the waiter was in its list, but counted as ready.
+  auto gate = std::make_unique<hub::event>();
+  bool let_go = false;
+  auto t = hub::spawn([&] {
+    while (!let_go) {
+      try {
+        gate->wait();
+      } catch (const greenlet_exit&) {
+      }
+    }
+  });
+  hub::yield();
+  hub::shutdown();
+  gate->set();
+  gate.reset();
+  CHECK_FALSE(t.ready());
+  let_go = true;
+  t.handle().switch_to();
+  CHECK(t.ready());
+}

@@ -186,7 +186,10 @@ void loop::close() noexcept {
     if (w->what != waiter::kind::wait) release(w);
   }
   // Who waits even now has refused every greenlet_exit; nobody will wake it.
-  for (waiter* w = parked_; w; w = w->next_parked) w->why = waiter::end::closed;
+  for (waiter* w = parked_; w; w = w->next_parked) {
+    w->unlink();  // whoever wakes a list would find it there again and again
+    w->why = waiter::end::closed;
+  }
   uv_walk(
       &uv_,
       [](uv_handle_t* h, void*) {
