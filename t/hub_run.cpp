@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <thread>
 
 using namespace greenlets;
 using namespace testing;
@@ -308,4 +309,19 @@ TEST_CASE("statistics count switches and turns, and are zero without a hub") {
     CHECK(hub::statistics().waiting == 1);
   }
   CHECK(hub::statistics().switches == 0);
+}
+
+TEST_CASE("a first use that is made while the first use is under way gets the same hub") {
+  // What was spawned in the inner one was in a hub of its own, to which nobody came back.
+  hub::shutdown();
+  bool ran = false;
+  greenlet g([&] {
+    const auto end = testing::at_end([&] { hub::spawn([&] { ran = true; }); });
+    switch_to_parent();
+  });
+  g.switch_to();
+  std::thread([last = std::move(g)]() mutable { last = greenlet(); }).join();
+  hub::yield();  // unwinds it first
+  CHECK(ran);
+  hub::shutdown();
 }

@@ -43,6 +43,10 @@ loop& loop::mine() {
       made->runner_ = {};  // unstarted, it keeps what it runs, which keeps the loop, which keeps it
       throw;
     }
+    if (of_this_thread) {  // user code that ran on the way has made one
+      made->runner_ = {};
+      return *of_this_thread;
+    }
     of_this_thread = &*made;
     greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
   }
