@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <future>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -455,4 +456,22 @@ TEST_CASE("196: a deleter may make and drop greenlets, and drop the handle throu
   });
   g.set_user_data(nullptr);
   CHECK(g.empty());
+}
+
+TEST_CASE("on_start: one that is told to end while what it had is destroyed is told once") {
+  // In each round of its thread's exit but the first, the exit that it could not take was reported.
+  unraisables failed;
+  bool ended = false;
+  greenlet kept;
+  std::thread([&] {
+    auto slow = testing::at_end([&] {
+      for (int i = 0; i < 3; ++i) main_greenlet().switch_to();
+      ended = true;
+    });
+    greenlet g(attributes().on_start([] { return [] { FAIL("it was told to end"); }; }), [end = std::move(slow)] {});
+    g.switch_to();
+    kept = g;
+  }).join();
+  CHECK(ended);
+  CHECK(failed.seen.empty());
 }
