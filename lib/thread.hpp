@@ -195,6 +195,8 @@ void unlist(thread_record& t, body* b) noexcept;
 // Counts the greenlets with hooks among the active ones, at a start and an end.
 void hook(thread_record& t, body* b) noexcept;
 void unhook(thread_record& t, body* b) noexcept;
+// Throws error(in_hook) while one is being called.
+void check_no_hook(const thread_record& t);
 // Calls the running greenlet's own hook, if it has one.
 void call_leave(thread_record& t, body* running) noexcept;
 void call_enter(thread_record& t, body* running) noexcept;

@@ -157,8 +157,7 @@ namespace greenlets {
 void unwind_thread() {
   detail::thread_record* const t = detail::this_thread_if_any();
   if (!t || t->unwinding) return;
-  if (t->wants(detail::attention::in_hook))
-    throw error(errc::in_hook, "a hook on a greenlet's switches must not switch", "  running: " + detail::describe(t->running()));
+  detail::check_no_hook(*t);
   detail::unwind(*t);
 }
 
