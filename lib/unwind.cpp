@@ -74,6 +74,7 @@ void survive(thread_record& t, body* self) noexcept {
   unhook(t, self);
   self->state.store(life::unwound, std::memory_order_release);
   if (std::exchange(self->orphan, false)) unref(self);
+  if (std::exchange(self->abandoned, false)) unref(self);
   t.survives_in = std::exchange(surviving_record(), &t);
 }
 

@@ -359,6 +359,32 @@ TEST_CASE("at_thread_unwind: what is told may ask for the unwinding itself, also
   CHECK(log == events{"first", "survivor", "second", "done"});
 }
 
+TEST_CASE("in a greenlet that has refused to end before: nothing of it is left") {
+  // The reference by which its thread keeps one that refuses was never dropped.
+  unraisables failed;
+  const std::size_t before = counts().greenlets;
+  weak_greenlet again;
+  on_thread([&] {
+    {
+      greenlet g([] {
+        try {
+          switch_to_parent();
+        } catch (const greenlet_exit&) {
+        }
+        switch_to_parent();
+        unwind_thread();
+      });
+      again = g;
+      g.switch_to();
+    }
+    again.lock().switch_to();
+  });
+  CHECK(failed.seen.size() == 1);
+  failed.seen.clear();
+  CHECK(again.expired());
+  CHECK(counts().greenlets == before);
+}
+
 TEST_CASE("at_thread_unwind: a thread that has used nothing else of the library") {
   bool told = false;
   on_thread([&] { at_thread_unwind([&] { told = true; }); });
