@@ -79,7 +79,7 @@ void survive(thread_record& t, body* self) noexcept {
 }
 
 bool is_in_use(thread_record& t, body* self) noexcept {
-  return t.active || t.wants(attention::dropped) || has_own(t, t.main) || has_own(t, self);
+  return t.active || t.wants(attention::dropped) || !t.at_unwind.empty() || has_own(t, t.main) || has_own(t, self);
 }
 
 void unref_all(body* dropped) noexcept {
@@ -108,6 +108,7 @@ void unwind(thread_record& t) noexcept {
     }
     destroy_own(t, t.main, t.unwinding);
     if (self != t.main) destroy_own(t, self, t.unwinding);
+    tell(t);  // what has come meanwhile
   }
   if (has_own(t, t.main)) report_own(t.main);
   if (self != t.main && has_own(t, self)) report_own(self);
@@ -118,6 +119,7 @@ void unwind(thread_record& t) noexcept {
   t.tracer = nullptr;
   t.tracer_of_all = nullptr;
   t.tracer_of_all_threw = true;
+  std::vector<std::function<void()>>().swap(t.at_unwind);
   // From here on whoever drops a last handle finds the queue closed and the greenlet dead.
   unref_all(std::exchange(t.to_kill, nullptr));
   unref_all(t.dropped.close());

@@ -385,6 +385,30 @@ TEST_CASE("in a greenlet that has refused to end before: nothing of it is left")
   CHECK(counts().greenlets == before);
 }
 
+TEST_CASE("at_thread_unwind: those that come while greenlets are unwound are called, too") {
+  // They were not, and a handle in one to a greenlet of the thread kept that, and it kept the thread's record.
+  events log;
+  greenlet kept;
+  weak_greenlet gone;
+  const auto run = [&](bool by_request) {
+    log.clear();
+    on_thread([&] {
+      greenlet a([&] {
+        const auto end = at_end([&] { at_thread_unwind([&, keep = current()] { log.push_back("late"); }); });
+        switch_to_parent();
+      });
+      a.switch_to();
+      gone = kept = a;
+      if (by_request) unwind_thread();
+    });
+    CHECK(log == events{"late"});
+    kept = greenlet();
+    CHECK(gone.expired());
+  };
+  run(true);
+  run(false);
+}
+
 TEST_CASE("at_thread_unwind: a thread that has used nothing else of the library") {
   bool told = false;
   on_thread([&] { at_thread_unwind([&] { told = true; }); });
