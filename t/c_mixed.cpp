@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 using greenlets::greenlet;
 using greenlets::greenlet_exit;
@@ -508,3 +509,20 @@ TEST_CASE("158, 167: pthread_exit in a tracer passes through the C function that
 }
 
 #endif
+
+TEST_CASE("asking who runs, when what is unwound first ends the thread's greenlets") {
+  // The answer was read from the thread's record, which had gone.
+  std::thread([] {
+    const uint64_t before = greenlet_id(greenlet_main());
+    greenlet g([] {
+      const auto end = testing::at_end([] { greenlet_unwind_thread(); });
+      greenlets::switch_to_parent();
+    });
+    g.switch_to();
+    std::thread([last = std::move(g)]() mutable { last = greenlet(); }).join();
+    greenlet_t* const now = greenlet_current();
+    CHECK(greenlet_id(now) > before);
+    CHECK(greenlet_active(now));
+    CHECK(now == greenlet_main());
+  }).join();
+}
