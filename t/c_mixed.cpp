@@ -526,3 +526,24 @@ TEST_CASE("asking who runs, when what is unwound first ends the thread's greenle
     CHECK(now == greenlet_main());
   }).join();
 }
+
+TEST_CASE("a received exit outlives the last error: its payload is the receiver's until the next switch") {
+  // greenlet_clear_error() released it.
+  static int released;
+  released = 0;
+  int object = 0;
+  const greenlet g([] { greenlets::switch_to_parent(); });
+  g.switch_to();
+  greenlet_exception_t* e = greenlet_exception_new_exit(&object, [](void*) { ++released; });
+  void* answer = nullptr;
+  CHECK(greenlet_throw(greenlets::c_pointer(g), e, &answer) == GREENLET_OK);
+  greenlet_exception_unref(e);
+  greenlet_clear_error();
+  CHECK(answer == &object);
+  CHECK(released == 0);
+  e = greenlet_received_exit();
+  CHECK(greenlet_exception_payload(e) == &object);
+  greenlet_exception_unref(e);
+  greenlet_switch(greenlet_current(), nullptr, nullptr);
+  CHECK(released == 1);
+}

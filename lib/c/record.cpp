@@ -104,7 +104,8 @@ void clear_errors() noexcept {
   number_without_record = 0;
   c_record* const r = c_record_if_any();
   if (!r) return;
-  const c_record old = std::exchange(*r, {});
+  c_record old = std::exchange(*r, {});
+  r->received.swap(old.received);  // no error; its payload may be in use
 }
 
 std::string message_of(const std::exception_ptr& e) {

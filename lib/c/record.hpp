@@ -50,7 +50,7 @@ int fail(std::exception_ptr e, int status) noexcept;
 int fail_with_current();
 // Whether the last error was this one, and there was no memory to keep what belongs to it.
 bool could_not_keep(int status) noexcept;
-// Forgets the last error and everything that was thrown. User code: destructors of exceptions.
+// Forgets the last error and everything that was thrown in. User code: destructors of exceptions.
 void clear_errors() noexcept;
 
 // what() where there is one.
