@@ -110,7 +110,6 @@ void weak_unref(body* b) noexcept {
 }
 
 body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
-  thread_record& t = entered();
   if (with && !with->parent().empty()) parent = &with->parent();
   const std::size_t stack_size = round_stack_size(with ? with->stack_size() : 0);
   std::shared_ptr<const std::string> name;
@@ -120,6 +119,7 @@ body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
   if (with && (with->on_start_ || with->leave_ || with->enter_))
     special.reset(new specials{with->on_start_, with->leave_, with->enter_, with->data_});
 
+  thread_record& t = entered();  // after the copy of the resolver, which is user code, and may end a record
   auto* const made = new body(false);  // counted from here on, so nothing below may throw
   made->special = std::move(special);
   made->stack_size = stack_size;
