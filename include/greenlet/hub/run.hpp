@@ -159,13 +159,17 @@ class task {
   bool ready() const noexcept { return state_->done(); }
   /// Waits until it has ended; false when the deadline came first. Switches: to the hub.
   /// Throws: what is thrown into the caller meanwhile; nothing of the task's.
-  bool join(deadline until = {}) const { return state_->wait(until); }
+  bool join(deadline until = {}) const {
+    const auto kept = state_;  // this object may go while we wait
+    return kept->wait(until);
+  }
   /// Waits, and gives its result: a reference that lives as long as the task object.
   /// Switches: to the hub. Throws: what the task threw; cancelled.
   std::add_lvalue_reference_t<T> get() const {
-    state_->wait({});
-    state_->check();
-    if constexpr (!std::is_void_v<T>) return *state_->result;
+    const auto kept = state_;  // this object may be moved while we wait
+    kept->wait({});
+    kept->check();
+    if constexpr (!std::is_void_v<T>) return *kept->result;
   }
   /// Has greenlet_exit(cancelled) thrown into it, wherever it waits, at the hub's next turn. What
   /// has not started never will; what has ended is not touched. Switches: no.
