@@ -105,6 +105,13 @@ void unref(body* b) noexcept {
   }
 }
 
+bool ref_if_any(body* b) noexcept {
+  std::size_t count = b->strong.load(std::memory_order_relaxed);
+  while (count != 0)
+    if (b->strong.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel)) return true;
+  return false;
+}
+
 void weak_unref(body* b) noexcept {
   if (b->weak.fetch_sub(1, std::memory_order_acq_rel) == 1) delete b;
 }
@@ -151,13 +158,7 @@ weak_greenlet::~weak_greenlet() {
 }
 
 greenlet weak_greenlet::lock() const noexcept {
-  if (body_) {
-    std::size_t count = body_->strong.load(std::memory_order_relaxed);
-    while (count != 0)
-      if (body_->strong.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel))
-        return access::adopt(body_);
-  }
-  return {};
+  return body_ && detail::ref_if_any(body_) ? access::adopt(body_) : greenlet();
 }
 
 bool weak_greenlet::expired() const noexcept {

@@ -118,6 +118,8 @@ void restore_parent(body* b, body* parent) noexcept;
 // c/record.cpp: frees what the C interface keeps of it, which may be user code.
 void free_c_record(body* b) noexcept;
 
+// What a weak reference is worth: counts one more reference, unless the last has gone.
+bool ref_if_any(body* b) noexcept;
 // Ends a weak reference.
 void weak_unref(body* b) noexcept;
 
