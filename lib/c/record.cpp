@@ -151,12 +151,7 @@ const char* greenlet_last_message() {
 
 greenlet_exception_t* greenlet_last_exception() {
   const c_record* r = c_record_if_any();
-  if (code_without_record != GREENLET_OK || !r || !r->last) return nullptr;
-  try {
-    return greenlets::to_c(r->last);
-  } catch (const std::bad_alloc&) {
-    return nullptr;
-  }
+  return code_without_record == GREENLET_OK && r ? to_c_if_possible(r->last) : nullptr;
 }
 
 void greenlet_clear_error() { clear_errors(); }

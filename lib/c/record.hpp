@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <exception>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -42,6 +43,14 @@ struct c_record {
 c_record* c_record_if_any() noexcept;
 // The same, made at need; null when there is no memory for it.
 c_record* c_record_here() noexcept;
+
+// An object for C, dropped at the end of its scope.
+struct unref_exception {
+  void operator()(greenlet_exception_t* e) const { greenlet_exception_unref(e); }
+};
+using exception_for_c = std::unique_ptr<greenlet_exception_t, unref_exception>;
+// The same, for C to drop; null where there is no memory.
+greenlet_exception_t* to_c_if_possible(const std::exception_ptr& e) noexcept;
 
 // Notes that a call has failed, and returns its status; found by the type of the exception in the first case.
 int fail(std::exception_ptr e) noexcept;
