@@ -467,3 +467,49 @@ TEST_CASE("183: the stack in bytes: used, resident and reserved") {
   CHECK(own.used > 0);
   CHECK(own.reserved >= own.used);
 }
+
+TEST_CASE("117, 137: what is held for a greenlet that refuses to end is reported, when that is dead" *
+          doctest::description("leaves greenlets and their stacks, as intended")) {
+  // It was lost, and destroyed while the greenlet still seemed to be suspended, on a stack that was none.
+  struct held_one {
+    std::shared_ptr<void> end;
+  };
+  unraisables failed;
+  bool was_dead = false;
+  on_thread([&] {
+    // Each refuses for ever, and lets the main greenlet go on.
+    const auto refuses = [](const std::function<void()>& then) {
+      greenlet g([then] {
+        bool told = false;
+        for (;;) try {
+            if (told) main_greenlet().switch_to();
+            switch_to_parent();
+          } catch (const greenlet_exit&) {
+            if (!std::exchange(told, true)) then();
+          }
+      });
+      g.switch_to();
+      return g;
+    };
+    greenlet b;
+    std::vector<greenlet> children;
+    for (int i = 0; i < 40; ++i) children.push_back(refuses([] {}));
+    children.push_back(refuses([&] {
+      auto e = std::make_exception_ptr(held_one{at_end([&] {
+        was_dead = b.dead();
+        if (!was_dead) b.switch_to();
+      })});
+      b.throw_in(std::move(e));
+    }));
+    b = greenlet([&] {
+      while (!children.empty()) {
+        greenlet last = std::move(children.back());
+        children.pop_back();
+      }
+    });
+    b.switch_to();
+    unwind_thread();
+    failed.seen.clear();
+  });
+  CHECK(was_dead);
+}
