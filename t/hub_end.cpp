@@ -490,3 +490,29 @@ TEST_CASE("what a greenlet waits for that its hub has left behind may still happ
   t.handle().switch_to();
   CHECK(t.ready());
 }
+
+TEST_CASE("a wait, and a spawn, on whose way user code ends the thread's hub") {
+  // The wait went on in a hub that had ended; the spawn in its memory.
+  const auto ends_the_thread = [] {
+    greenlet g([] {
+      const auto end = at_end([] { unwind_thread(); });
+      switch_to_parent();
+    });
+    g.switch_to();
+    std::thread([last = std::move(g)]() mutable { last = greenlet(); }).join();
+  };
+  std::thread([&] {
+    hub::event never;
+    hub::this_hub();
+    ends_the_thread();
+    CHECK_FALSE(never.wait(hang_guard()));
+    bool ran = false;
+    hub::this_hub();
+    ends_the_thread();
+    auto t = hub::spawn([&] { ran = true; });
+    CHECK(t.handle().parent().name() == "hub");
+    CHECK_FALSE(t.handle().parent().dead());
+    t.get();
+    CHECK(ran);
+  }).join();
+}
