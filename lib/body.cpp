@@ -105,12 +105,18 @@ void unref(body* b) noexcept {
   }
 }
 
+bool ref_if_any(body* b) noexcept {
+  std::size_t count = b->strong.load(std::memory_order_relaxed);
+  while (count != 0)
+    if (b->strong.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel)) return true;
+  return false;
+}
+
 void weak_unref(body* b) noexcept {
   if (b->weak.fetch_sub(1, std::memory_order_acq_rel) == 1) delete b;
 }
 
 body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
-  thread_record& t = entered();
   if (with && !with->parent().empty()) parent = &with->parent();
   const std::size_t stack_size = round_stack_size(with ? with->stack_size() : 0);
   std::shared_ptr<const std::string> name;
@@ -120,6 +126,7 @@ body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
   if (with && (with->on_start_ || with->leave_ || with->enter_))
     special.reset(new specials{with->on_start_, with->leave_, with->enter_, with->data_});
 
+  thread_record& t = entered();  // after the copy of the resolver, which is user code, and may end a record
   auto* const made = new body(false);  // counted from here on, so nothing below may throw
   made->special = std::move(special);
   made->stack_size = stack_size;
@@ -151,13 +158,7 @@ weak_greenlet::~weak_greenlet() {
 }
 
 greenlet weak_greenlet::lock() const noexcept {
-  if (body_) {
-    std::size_t count = body_->strong.load(std::memory_order_relaxed);
-    while (count != 0)
-      if (body_->strong.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel))
-        return access::adopt(body_);
-  }
-  return {};
+  return body_ && detail::ref_if_any(body_) ? access::adopt(body_) : greenlet();
 }
 
 bool weak_greenlet::expired() const noexcept {

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -76,6 +77,7 @@ struct body {
   body_lock lock;                    // over parent, name, run, user data, variables, and the step from unstarted to active
   const bool main;
   bool own_fp_env = false;
+  std::optional<greenlet_exit::reason> told;  // to end, while it was beginning: it does when that is over
   std::exception_ptr held;           // thrown into it while it could not throw: its next switch throws this
   std::size_t stack_size = default_stack_size;
   closure run;                       // until it finishes; no longer touched from outside once it has started
@@ -116,6 +118,8 @@ void restore_parent(body* b, body* parent) noexcept;
 // c/record.cpp: frees what the C interface keeps of it, which may be user code.
 void free_c_record(body* b) noexcept;
 
+// What a weak reference is worth: counts one more reference, unless the last has gone.
+bool ref_if_any(body* b) noexcept;
 // Ends a weak reference.
 void weak_unref(body* b) noexcept;
 

@@ -29,7 +29,9 @@ bool is_ancestor(thread_record& t, body* b) noexcept {
   return false;
 }
 
-void begin(thread_record& t, body* b) {
+// Here and below the thread's record is asked for anew: user code may have ended the one before.
+void begin(body* b) {
+  thread_record& t = this_thread();
   if (b->is(life::unstarted)) {
     if (b->self.parent() != t.running()->self) b->self.set_parent(t.running()->self);
     return;
@@ -43,16 +45,20 @@ void begin(thread_record& t, body* b) {
 }
 
 // Between two steps it is a child of the main greenlet: it would else keep a reader whose stack it is on.
-void rest(thread_record& t, body* b) noexcept {
-  if (t.running() == t.main || b->is(life::unstarted)) return;
-  if (b->parent.load(std::memory_order_relaxed) != t.running()) return;
-  ref(t.main);
-  unref(exchange_parent(b, t.main));
+void rest(body* b) noexcept {
+  thread_record* const t = this_thread_if_any();
+  if (!t || t->running() == t->main || b->is(life::unstarted)) return;
+  if (b->parent.load(std::memory_order_relaxed) != t->running()) return;
+  ref(t->main);
+  unref(exchange_parent(b, t->main));
 }
 
-void unwind(thread_record& t, body* b) noexcept {
-  if (b->is(life::active) && b->thread() == &t && b != t.running())
-    unwind_one(t, b, greenlet_exit::reason::last_handle);
+// Nobody can be switched to in a hook; it is then unwound when its last handle has gone.
+void unwind(body* b) noexcept {
+  thread_record* const t = this_thread_if_any();
+  if (!t || b->thread() != t || !b->is(life::active) || b == t->running() || t->wants(attention::in_hook)) return;
+  const pinned pin(*t);
+  unwind_one(*t, b, greenlet_exit::reason::last_handle);
 }
 
 void check_tree(const generator_state& s, const thread_record& t, const char* sentence) {
@@ -72,15 +78,14 @@ bool is_readable(const generator_state& s) {
 }  // namespace
 
 bool step(generator_state& s, void (*clear)(generator_state&) noexcept) {
-  thread_record& t = this_thread();
-  check_tree(s, t, "cannot read a generator of a different thread");
-  enter(t);
+  check_tree(s, this_thread(), "cannot read a generator of a different thread");
+  check_no_hook(entered());
   const greenlet function = s.function;  // the generator may be destroyed meanwhile
   body* const b = access::body_of(function);
   if (!is_readable(s)) return false;
-  begin(t, b);
+  begin(b);
   if (!is_readable(s)) return false;  // begin() may be the first to find that attention is wanted
-  s.reader = &t.running()->self;
+  s.reader = &this_thread().running()->self;
   try {
     clear(s);
     s.full = false;
@@ -93,12 +98,12 @@ bool step(generator_state& s, void (*clear)(generator_state&) noexcept) {
     s.reader = nullptr;
     if (!b->is(life::unstarted)) {
       s.over = true;
-      unwind(t, b);
+      unwind(b);
     }
-    rest(t, b);
+    rest(b);
     throw;
   }
-  rest(t, b);
+  rest(b);
   return s.full;
 }
 
@@ -108,7 +113,7 @@ void close(generator_state& s) noexcept {
   body* const b = access::body_of(function);
   if (!t || !b || b->thread() != t) return;  // unstarted, or unwound by its own thread
   if (b != t->running()) s.over = true;
-  unwind(*t, b);
+  unwind(b);
 }
 
 generator_scope::generator_scope(generator_state& s) noexcept : state_(s) {

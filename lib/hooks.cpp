@@ -30,6 +30,11 @@ void unhook(thread_record& t, body* b) noexcept {
   if (hooked(b) && --t.hooked == 0) t.lower(attention::hooked);
 }
 
+void check_no_hook(const thread_record& t) {
+  if (t.wants(attention::in_hook))
+    throw error(errc::in_hook, "a hook on a greenlet's switches must not switch", "  running: " + describe(t.running()));
+}
+
 void call_leave(thread_record& t, body* running) noexcept {
   if (running->special && running->special->leave) call(t, running, running->special->leave);
 }

@@ -18,7 +18,7 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
     // nothing sent. One that has not begun is told when its callable's destructor is over.
     parcel exit;
     if (b->beginning)
-      hold(t, b, std::make_exception_ptr(greenlet_exit(why)));
+      b->told = b->told.value_or(why);
     else if (b->exceptions.uncaught == 0 && !b->ending)
       exit.thrown = std::make_exception_ptr(greenlet_exit(why));
     arrival how;

@@ -30,6 +30,7 @@ void begin(thread_record& t, body* self, parcel& first) {
     self->beginning = true;
     self->unused_run = {};  // user code, which may switch
     self->beginning = false;
+    if (self->told) throw greenlet_exit(*self->told);
     if (std::exception_ptr held = take_held(t, self)) std::rethrow_exception(std::move(held));
   }
   if (first.thrown) std::rethrow_exception(std::move(first.thrown));

@@ -123,6 +123,9 @@ void enter_slowly(thread_record& t);
 inline void enter(thread_record& t) {
   if (t.attention.load(std::memory_order_relaxed) != 0) enter_slowly(t);
 }
+// The calling thread's record, after that.
+thread_record& entered();
+
 // Keeps a record and its main greenlet while user code runs, which may end it (unwind_thread()).
 class pinned {
  public:
@@ -157,8 +160,6 @@ struct arrival {
   greenlet origin;        // ... with this
 };
 
-// The calling thread's record, after that.
-thread_record& entered();
 // Jumps to `to`, which is active and not current, and returns what the current greenlet finds when
 // it goes on. Does not throw; may not return.
 parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept;
@@ -195,6 +196,8 @@ void unlist(thread_record& t, body* b) noexcept;
 // Counts the greenlets with hooks among the active ones, at a start and an end.
 void hook(thread_record& t, body* b) noexcept;
 void unhook(thread_record& t, body* b) noexcept;
+// Throws error(in_hook) while one is being called.
+void check_no_hook(const thread_record& t);
 // Calls the running greenlet's own hook, if it has one.
 void call_leave(thread_record& t, body* running) noexcept;
 void call_enter(thread_record& t, body* running) noexcept;

@@ -24,6 +24,11 @@ std::atomic<std::uint64_t> generation{0};  // changes with each settrace_all_thr
 shared_tracer made(tracer&& t) { return t ? std::make_shared<const tracer>(std::move(t)) : nullptr; }
 tracer copied(const shared_tracer& t) { return t ? *t : tracer(); }
 
+shared_tracer of_all_now() noexcept {
+  const std::lock_guard lock(tracer_lock);
+  return of_all.value;
+}
+
 void lower_if_none(thread_record& t) noexcept {
   if (t.tracer || (t.tracer_of_all && !t.tracer_of_all_threw)) return;
   t.lower(attention::traced);
@@ -81,8 +86,9 @@ void trace(thread_record& t, parcel& arrived, const greenlet& origin, const clos
 
 tracer settrace(tracer next) {
   detail::shared_tracer made = detail::made(std::move(next));
+  const detail::shared_tracer kept = detail::this_thread().tracer;
+  tracer before = detail::copied(kept);  // user code, which may end the thread's record
   detail::thread_record& t = detail::this_thread();
-  tracer before = detail::copied(t.tracer);
   t.tracer.swap(made);
   if (t.tracer)
     t.raise(detail::attention::traced);
@@ -93,29 +99,27 @@ tracer settrace(tracer next) {
 
 tracer gettrace() {
   const detail::thread_record* t = detail::this_thread_if_any();
-  return t ? detail::copied(t->tracer) : tracer();
+  const detail::shared_tracer now = t ? t->tracer : nullptr;
+  return detail::copied(now);
 }
 
 tracer settrace_all_threads(tracer next) {
   detail::shared_tracer made = detail::made(std::move(next));
-  {
+  for (;;) {
+    // The old one is copied first, for that may fail; and not under the lock, for it is user code.
+    const detail::shared_tracer before = detail::of_all_now();
+    tracer old = detail::copied(before);
     const std::lock_guard list(detail::threads_lock);
     const std::lock_guard lock(detail::tracer_lock);
+    if (detail::of_all.value != before) continue;
     made.swap(detail::of_all.value);
     detail::generation.fetch_add(1, std::memory_order_release);
     if (detail::of_all.value)
       for (detail::thread_record* t = detail::first_thread(); t; t = t->next_thread) t->raise(detail::attention::traced);
+    return old;
   }
-  return detail::copied(made);
 }
 
-tracer gettrace_all_threads() {
-  detail::shared_tracer now;
-  {
-    const std::lock_guard lock(detail::tracer_lock);
-    now = detail::of_all.value;
-  }
-  return detail::copied(now);
-}
+tracer gettrace_all_threads() { return detail::copied(detail::of_all_now()); }
 
 }  // namespace greenlets

@@ -24,8 +24,9 @@ void give_up(thread_record& t, body* b) noexcept {
   unhook(t, b);
   b->memory = nullptr;
   b->context = nullptr;
-  if (std::exchange(b->held, nullptr)) --t.holding;
   b->state.store(life::unwound, std::memory_order_release);
+  // User code: only now that it is dead. An exit that it could not take is no news.
+  if (std::exception_ptr held = take_held(t, b); held && !is_exit(held)) report_unraisable(b, std::move(held));
   if (std::exchange(b->orphan, false)) unref(b);
   if (std::exchange(b->abandoned, false)) unref(b);
 }
@@ -74,11 +75,12 @@ void survive(thread_record& t, body* self) noexcept {
   unhook(t, self);
   self->state.store(life::unwound, std::memory_order_release);
   if (std::exchange(self->orphan, false)) unref(self);
+  if (std::exchange(self->abandoned, false)) unref(self);
   t.survives_in = std::exchange(surviving_record(), &t);
 }
 
 bool is_in_use(thread_record& t, body* self) noexcept {
-  return t.active || t.wants(attention::dropped) || has_own(t, t.main) || has_own(t, self);
+  return t.active || t.wants(attention::dropped) || !t.at_unwind.empty() || has_own(t, t.main) || has_own(t, self);
 }
 
 void unref_all(body* dropped) noexcept {
@@ -107,6 +109,7 @@ void unwind(thread_record& t) noexcept {
     }
     destroy_own(t, t.main, t.unwinding);
     if (self != t.main) destroy_own(t, self, t.unwinding);
+    tell(t);  // what has come meanwhile
   }
   if (has_own(t, t.main)) report_own(t.main);
   if (self != t.main && has_own(t, self)) report_own(self);
@@ -117,6 +120,7 @@ void unwind(thread_record& t) noexcept {
   t.tracer = nullptr;
   t.tracer_of_all = nullptr;
   t.tracer_of_all_threw = true;
+  std::vector<std::function<void()>>().swap(t.at_unwind);
   // From here on whoever drops a last handle finds the queue closed and the greenlet dead.
   unref_all(std::exchange(t.to_kill, nullptr));
   unref_all(t.dropped.close());
@@ -157,8 +161,7 @@ namespace greenlets {
 void unwind_thread() {
   detail::thread_record* const t = detail::this_thread_if_any();
   if (!t || t->unwinding) return;
-  if (t->wants(detail::attention::in_hook))
-    throw error(errc::in_hook, "a hook on a greenlet's switches must not switch", "  running: " + detail::describe(t->running()));
+  detail::check_no_hook(*t);
   detail::unwind(*t);
 }
 

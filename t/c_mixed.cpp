@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 using greenlets::greenlet;
 using greenlets::greenlet_exit;
@@ -508,3 +509,41 @@ TEST_CASE("158, 167: pthread_exit in a tracer passes through the C function that
 }
 
 #endif
+
+TEST_CASE("asking who runs, when what is unwound first ends the thread's greenlets") {
+  // The answer was read from the thread's record, which had gone.
+  std::thread([] {
+    const uint64_t before = greenlet_id(greenlet_main());
+    greenlet g([] {
+      const auto end = testing::at_end([] { greenlet_unwind_thread(); });
+      greenlets::switch_to_parent();
+    });
+    g.switch_to();
+    std::thread([last = std::move(g)]() mutable { last = greenlet(); }).join();
+    greenlet_t* const now = greenlet_current();
+    CHECK(greenlet_id(now) > before);
+    CHECK(greenlet_active(now));
+    CHECK(now == greenlet_main());
+  }).join();
+}
+
+TEST_CASE("a received exit outlives the last error: its payload is the receiver's until the next switch") {
+  // greenlet_clear_error() released it.
+  static int released;
+  released = 0;
+  int object = 0;
+  const greenlet g([] { greenlets::switch_to_parent(); });
+  g.switch_to();
+  greenlet_exception_t* e = greenlet_exception_new_exit(&object, [](void*) { ++released; });
+  void* answer = nullptr;
+  CHECK(greenlet_throw(greenlets::c_pointer(g), e, &answer) == GREENLET_OK);
+  greenlet_exception_unref(e);
+  greenlet_clear_error();
+  CHECK(answer == &object);
+  CHECK(released == 0);
+  e = greenlet_received_exit();
+  CHECK(greenlet_exception_payload(e) == &object);
+  greenlet_exception_unref(e);
+  greenlet_switch(greenlet_current(), nullptr, nullptr);
+  CHECK(released == 1);
+}

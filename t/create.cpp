@@ -501,3 +501,26 @@ TEST_CASE("21: the destructor of a replaced callable may drop the greenlet itsel
   CHECK(log == events{"~old", "~new"});
   CHECK(weak.expired());
 }
+
+TEST_CASE("copying a resolver may end the thread's greenlets: the parent is who runs then") {
+  // The parent was taken from the thread's record, which had gone.
+  struct ending {
+    bool& armed;
+    explicit ending(bool& a) : armed(a) {}
+    ending(const ending& other) : armed(other.armed) {
+      if (armed) greenlets::unwind_thread();
+    }
+    void operator()() const {}
+  };
+  std::thread([] {
+    bool armed = false;
+    attributes with;
+    with.on_start(ending(armed));
+    current();
+    armed = true;
+    greenlet g(with, [] {});
+    armed = false;
+    CHECK(g.parent() == current());
+    g.switch_to();
+  }).join();
+}

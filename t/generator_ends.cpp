@@ -509,3 +509,25 @@ TEST_CASE("pthread_exit in the function unwinds it, its reader and the thread") 
   CHECK(log == events{"~function", "~main"});
 #endif
 }
+
+TEST_CASE("a read in which user code ends the thread's greenlets") {
+  // What was left of the read used the thread's record, which had gone. Sanitizers see it.
+  in_thread([] {  // on the way in: what was dropped on another thread is unwound first
+    generator<int> g([](auto& give) { give(1); });
+    greenlet dropped([] {
+      const auto end = at_end([] { unwind_thread(); });
+      switch_to_parent();
+    });
+    dropped.switch_to();
+    in_thread([last = std::move(dropped)]() mutable { last = greenlet(); });
+    CHECK(g.next() == 1);
+    CHECK(g.next() == std::nullopt);
+  });
+  in_thread([] {  // in the end of the last value
+    generator<std::shared_ptr<void>> g([](auto& give) {
+      for (;;) give(at_end([] { unwind_thread(); }));
+    });
+    auto it = g.begin();
+    CHECK(error_of([&] { ++it; }) == errc::thread_exited);
+  });
+}

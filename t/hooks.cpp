@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <future>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -455,4 +456,49 @@ TEST_CASE("196: a deleter may make and drop greenlets, and drop the handle throu
   });
   g.set_user_data(nullptr);
   CHECK(g.empty());
+}
+
+TEST_CASE("on_switch: in a hook a generator is neither read nor unwound") {
+  // It was unwound in the middle of the switch, and the hooks were called again for that.
+  events log;
+  auto numbers = std::make_unique<generator<int>>([&](auto& give) {
+    const testing::noting n{log, "function"};
+    for (int i = 1;; ++i) give(i);
+  });
+  CHECK(numbers->next() == 1);
+  std::vector<errc> refused;
+  calling c;
+  c.at_leave = [&] { refused.push_back(error_of([&] { numbers->next(); })); };
+  greenlet a(c.with(), [] { switch_to_parent(); });
+  a.switch_to();
+  CHECK(refused == std::vector{errc::in_hook});
+  CHECK(log.empty());
+  CHECK(numbers->next() == 2);  // nothing has changed
+  c.at_leave = [&] {
+    log.push_back("leave");
+    numbers.reset();
+    log.push_back("left");
+  };
+  a.switch_to();
+  CHECK(log == events{"leave", "left"});
+  current();
+  CHECK(log == events{"leave", "left", "~function"});
+}
+
+TEST_CASE("on_start: one that is told to end while what it had is destroyed is told once") {
+  // In each round of its thread's exit but the first, the exit that it could not take was reported.
+  unraisables failed;
+  bool ended = false;
+  greenlet kept;
+  std::thread([&] {
+    auto slow = testing::at_end([&] {
+      for (int i = 0; i < 3; ++i) main_greenlet().switch_to();
+      ended = true;
+    });
+    greenlet g(attributes().on_start([] { return [] { FAIL("it was told to end"); }; }), [end = std::move(slow)] {});
+    g.switch_to();
+    kept = g;
+  }).join();
+  CHECK(ended);
+  CHECK(failed.seen.empty());
 }

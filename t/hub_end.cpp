@@ -468,3 +468,51 @@ TEST_CASE("hundreds of threads, each with greenlets that wait in a hub, end and 
   }
   CHECK(ended == 1000);
 }
+
+TEST_CASE("what a greenlet waits for that its hub has left behind may still happen, and may go") {
+  // Setting the event, and its end, went round for ever: the waiter was in its list, but counted as ready.
+  auto gate = std::make_unique<hub::event>();
+  bool let_go = false;
+  auto t = hub::spawn([&] {
+    while (!let_go) {
+      try {
+        gate->wait();
+      } catch (const greenlet_exit&) {
+      }
+    }
+  });
+  hub::yield();
+  hub::shutdown();
+  gate->set();
+  gate.reset();
+  CHECK_FALSE(t.ready());
+  let_go = true;
+  t.handle().switch_to();
+  CHECK(t.ready());
+}
+
+TEST_CASE("a wait, and a spawn, on whose way user code ends the thread's hub") {
+  // The wait went on in a hub that had ended; the spawn in its memory.
+  const auto ends_the_thread = [] {
+    greenlet g([] {
+      const auto end = at_end([] { unwind_thread(); });
+      switch_to_parent();
+    });
+    g.switch_to();
+    std::thread([last = std::move(g)]() mutable { last = greenlet(); }).join();
+  };
+  std::thread([&] {
+    hub::event never;
+    hub::this_hub();
+    ends_the_thread();
+    CHECK_FALSE(never.wait(hang_guard()));
+    bool ran = false;
+    hub::this_hub();
+    ends_the_thread();
+    auto t = hub::spawn([&] { ran = true; });
+    CHECK(t.handle().parent().name() == "hub");
+    CHECK_FALSE(t.handle().parent().dead());
+    t.get();
+    CHECK(ran);
+  }).join();
+}

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <thread>
 
 using namespace greenlets;
 using namespace testing;
@@ -308,4 +309,44 @@ TEST_CASE("statistics count switches and turns, and are zero without a hub") {
     CHECK(hub::statistics().waiting == 1);
   }
   CHECK(hub::statistics().switches == 0);
+}
+
+TEST_CASE("a first use that is made while the first use is under way gets the same hub") {
+  // What was spawned in the inner one was in a hub of its own, to which nobody came back.
+  hub::shutdown();
+  bool ran = false;
+  greenlet g([&] {
+    const auto end = testing::at_end([&] { hub::spawn([&] { ran = true; }); });
+    switch_to_parent();
+  });
+  g.switch_to();
+  std::thread([last = std::move(g)]() mutable { last = greenlet(); }).join();
+  hub::yield();  // unwinds it first
+  CHECK(ran);
+  hub::shutdown();
+}
+
+TEST_CASE("a task may be moved or dropped while somebody waits for it") {
+  // Who waited went on in the task's state, which had gone with it. Sanitizers see it.
+  hub_guard guard;
+  hub::event go;
+  const auto waits = [&] {
+    CHECK(go.wait(hang_guard()));
+    return 1;
+  };
+  auto tasks = std::make_unique<std::vector<hub::task<int>>>();
+  tasks->push_back(hub::spawn(waits));
+  int got = 0;
+  auto reader = hub::spawn([&] { got = (*tasks)[0].get(); });
+  auto dropped = std::make_unique<hub::task<int>>(hub::spawn(waits));
+  bool joined = false;
+  auto joiner = hub::spawn([&] { joined = dropped->join(hang_guard()); });
+  yield_until_waiting(4);
+  for (int i = 0; i < 8; ++i) tasks->push_back(hub::spawn([] { return 0; }));
+  dropped.reset();
+  go.set();
+  reader.get();
+  joiner.get();
+  CHECK(got == 1);
+  CHECK(joined);
 }

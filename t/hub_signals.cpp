@@ -215,3 +215,23 @@ TEST_CASE("a signal that comes in the middle of reading and writing is felt by n
   stop = true;
   CHECK(counts.get() > 0);
 }
+
+TEST_CASE("a signal is not lost with a greenlet that was woken for it and thrown into") {
+  // The other one went on waiting.
+  hub_guard guard;
+  hub::signals usr1({SIGUSR1});
+  int got = 0;
+  auto first = hub::spawn([&] { usr1.wait(hang_guard()); });
+  auto second = hub::spawn([&] { got = usr1.wait(hang_guard()).value_or(0); });
+  yield_until_waiting(2);
+  auto thrower = hub::spawn([&] {
+    const auto turn = hub::statistics().turns;
+    raise(SIGUSR1);
+    while (hub::statistics().turns == turn) hub::yield();
+    // The loop has seen the signal just now, and `first` is ready, but stands behind us.
+    first.handle().throw_in(greenlet_exit());
+  });
+  CHECK(second.join(seconds(5)));
+  CHECK(got == SIGUSR1);
+  thrower.cancel();
+}

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Moving an object is code of the user's. It runs before a switch decides anything, or after the switch,
-// and never under a lock: whatever it does, what was sent arrives and nothing else changes.
+// and never under a lock: whatever it does, what was sent arrives and nothing else changes. So is copying.
 #include "testing.hpp"
 
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -207,4 +208,36 @@ TEST_CASE("61, B1: results too: a move constructor may end the parent for which 
   restless::at_move = nullptr;
   CHECK(got == 41);
   CHECK(parent.dead());
+}
+
+TEST_CASE("where the tracer before cannot be given back, it stays") {
+  // settrace_all_threads() had replaced it when it said that it could not.
+  struct copied {
+    int& calls;
+    bool& refuses;
+    copied(int& c, bool& r) : calls(c), refuses(r) {}
+    copied(const copied& other) : calls(other.calls), refuses(other.refuses) {
+      if (refuses) throw std::runtime_error("no copy");
+    }
+    void operator()(trace_event, const greenlet&, const greenlet&) const { ++calls; }
+  };
+  int calls = 0;
+  bool refuses = false;
+  const auto still_there = [&] {
+    calls = 0;
+    greenlet([] {}).switch_to();
+    CHECK(calls == 2);
+  };
+  settrace(copied(calls, refuses));
+  refuses = true;
+  CHECK_THROWS_WITH(settrace(nullptr), "no copy");
+  still_there();
+  refuses = false;
+  CHECK(settrace(nullptr));
+  settrace_all_threads(copied(calls, refuses));
+  refuses = true;
+  CHECK_THROWS_WITH(settrace_all_threads(nullptr), "no copy");
+  still_there();
+  refuses = false;
+  CHECK(settrace_all_threads(nullptr));
 }

@@ -359,6 +359,56 @@ TEST_CASE("at_thread_unwind: what is told may ask for the unwinding itself, also
   CHECK(log == events{"first", "survivor", "second", "done"});
 }
 
+TEST_CASE("in a greenlet that has refused to end before: nothing of it is left") {
+  // The reference by which its thread keeps one that refuses was never dropped.
+  unraisables failed;
+  const std::size_t before = counts().greenlets;
+  weak_greenlet again;
+  on_thread([&] {
+    {
+      greenlet g([] {
+        try {
+          switch_to_parent();
+        } catch (const greenlet_exit&) {
+        }
+        switch_to_parent();
+        unwind_thread();
+      });
+      again = g;
+      g.switch_to();
+    }
+    again.lock().switch_to();
+  });
+  CHECK(failed.seen.size() == 1);
+  failed.seen.clear();
+  CHECK(again.expired());
+  CHECK(counts().greenlets == before);
+}
+
+TEST_CASE("at_thread_unwind: those that come while greenlets are unwound are called, too") {
+  // They were not, and a handle in one to a greenlet of the thread kept that, and it kept the thread's record.
+  events log;
+  greenlet kept;
+  weak_greenlet gone;
+  const auto run = [&](bool by_request) {
+    log.clear();
+    on_thread([&] {
+      greenlet a([&] {
+        const auto end = at_end([&] { at_thread_unwind([&, keep = current()] { log.push_back("late"); }); });
+        switch_to_parent();
+      });
+      a.switch_to();
+      gone = kept = a;
+      if (by_request) unwind_thread();
+    });
+    CHECK(log == events{"late"});
+    kept = greenlet();
+    CHECK(gone.expired());
+  };
+  run(true);
+  run(false);
+}
+
 TEST_CASE("at_thread_unwind: a thread that has used nothing else of the library") {
   bool told = false;
   on_thread([&] { at_thread_unwind([&] { told = true; }); });
@@ -416,4 +466,50 @@ TEST_CASE("183: the stack in bytes: used, resident and reserved") {
   const stack_usage own = main_greenlet().stack();
   CHECK(own.used > 0);
   CHECK(own.reserved >= own.used);
+}
+
+TEST_CASE("117, 137: what is held for a greenlet that refuses to end is reported, when that is dead" *
+          doctest::description("leaves greenlets and their stacks, as intended")) {
+  // It was lost, and destroyed while the greenlet still seemed to be suspended, on a stack that was none.
+  struct held_one {
+    std::shared_ptr<void> end;
+  };
+  unraisables failed;
+  bool was_dead = false;
+  on_thread([&] {
+    // Each refuses for ever, and lets the main greenlet go on.
+    const auto refuses = [](const std::function<void()>& then) {
+      greenlet g([then] {
+        bool told = false;
+        for (;;) try {
+            if (told) main_greenlet().switch_to();
+            switch_to_parent();
+          } catch (const greenlet_exit&) {
+            if (!std::exchange(told, true)) then();
+          }
+      });
+      g.switch_to();
+      return g;
+    };
+    greenlet b;
+    std::vector<greenlet> children;
+    for (int i = 0; i < 40; ++i) children.push_back(refuses([] {}));
+    children.push_back(refuses([&] {
+      auto e = std::make_exception_ptr(held_one{at_end([&] {
+        was_dead = b.dead();
+        if (!was_dead) b.switch_to();
+      })});
+      b.throw_in(std::move(e));
+    }));
+    b = greenlet([&] {
+      while (!children.empty()) {
+        greenlet last = std::move(children.back());
+        children.pop_back();
+      }
+    });
+    b.switch_to();
+    unwind_thread();
+    failed.seen.clear();
+  });
+  CHECK(was_dead);
 }

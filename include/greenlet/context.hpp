@@ -79,13 +79,13 @@ class GREENLET_API context {
   ~context();
   void swap(context& other) noexcept { std::swap(map_, other.map_); }
 
-  /// Makes a context in which nothing is set. Throws: std::bad_alloc.
+  /// Makes a context in which nothing is set. Switches: no. Thread: any. Throws: std::bad_alloc.
   static context make();
   /// Makes a context in which is set what is set in the running greenlet's now. The values are
   /// shared, not copied. What either sets later is its own.
   /// Switches: no. Thread: any. Throws: std::bad_alloc.
   static context copy_current();
-  /// The same of this one. Throws: error(empty_handle), std::bad_alloc.
+  /// The same of this one. Switches: no. Thread: any. Throws: error(empty_handle), std::bad_alloc.
   context copy() const;
 
   /// Calls `f()` with this as the running greenlet's context, and afterwards gives it back the one
@@ -93,8 +93,8 @@ class GREENLET_API context {
   /// While `f` switches away, the others have their own contexts as ever; but to enter this context
   /// once more, in any greenlet, is an error until `f` is over. Returns what `f` returns.
   ///
-  /// Switches: only if `f` does. Throws: error (already_entered, empty_handle) before `f` is called;
-  /// what `f` throws.
+  /// Switches: only if `f` does. Thread: any. Throws: error (already_entered, empty_handle), std::bad_alloc and
+  /// std::system_error at the thread's first use, all before `f` is called; what `f` throws.
   template <class F>
   std::invoke_result_t<F> run(F&& f) const;
 
@@ -120,14 +120,14 @@ class GREENLET_API context {
   detail::context_map* map_ = nullptr;
 };
 
-/// What context::run() does, for a scope: for code that is not one function.
+/// What context::run() does, for a scope: for code that is not one function. Keeps the context.
 class GREENLET_API entered_context {
  public:
-  /// Throws: error (already_entered, empty_handle).
+  /// Switches: no. Thread: any. Throws: as context::run(), before anything has changed.
   explicit entered_context(const context& c);
   entered_context(const entered_context&) = delete;
   entered_context& operator=(const entered_context&) = delete;
-  /// In the greenlet that made it.
+  /// Gives the greenlet back the context it had. To be called in the greenlet that made it. Switches: no.
   ~entered_context();
 
  private:
@@ -169,13 +169,14 @@ class context_var {
     detail::throw_no_value(name_);
   }
   /// The value in the running greenlet's context, else `otherwise`, not the default.
+  /// Switches: no. Throws: what copying, or making a T of `otherwise`, throws.
   template <class U>
   T get_or(U&& otherwise) const {
     if (const detail::context_value found = detail::find_variable(key_)) return *static_cast<const T*>(found.get());
     return static_cast<T>(std::forward<U>(otherwise));
   }
   /// The same as get(), not copied; null when there is neither. Stays what it is when the variable
-  /// is set anew.
+  /// is set anew. Switches: no.
   std::shared_ptr<const T> get_if() const noexcept {
     detail::context_value found = detail::find_variable(key_);
     return found ? std::static_pointer_cast<const T>(std::move(found)) : fallback_;
@@ -184,7 +185,8 @@ class context_var {
   /// Sets the variable in the running greenlet's context, which is made if there is none. What is
   /// returned holds the former value, and takes the variable back to it in reset(); otherwise it
   /// may be dropped, and the former value goes with it.
-  /// Switches: no. Throws: what making the value throws, std::bad_alloc; nothing has changed then.
+  /// Switches: no. Throws: what making the value throws, std::bad_alloc, std::system_error at the thread's first
+  /// use; nothing has changed then.
   template <class U = T>
   token set(U&& value) {
     token t(key_, std::make_shared<const T>(std::forward<U>(value)));
@@ -194,7 +196,8 @@ class context_var {
 
   /// Takes the variable back to what it was before the set() that gave the token, which must have
   /// been in this context, and is used up by this.
-  /// Throws: error(wrong_token) when it is used up, of another variable, or of another context.
+  /// Switches: no. Throws: error(wrong_token) when it is used up, of another variable, or of another
+  /// context; nothing has changed then.
   void reset(token& t) {
     if (t.context_ == 0) detail::throw_wrong_token("the token has already been used", name_);
     if (t.key_ != key_) detail::throw_wrong_token("the token was made by a different context_var", name_);

@@ -21,7 +21,7 @@ struct process_counts {
 /// Switches: no. Thread: any; while others work the numbers are from about the same moment.
 GREENLET_API process_counts counts() noexcept;
 
-/// Gives the calling thread's pooled stacks back to the system. Switches: no.
+/// Gives the calling thread's pooled stacks back to the system. Switches: no. Thread: any.
 GREENLET_API void trim_stacks() noexcept;
 
 }  // namespace greenlets

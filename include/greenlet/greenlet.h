@@ -146,7 +146,8 @@ GREENLET_API const char* greenlet_last_message(void);
 /// Switches: no. Owns: the caller. NULL when there is none, or no memory for it; this changes no error.
 GREENLET_API greenlet_exception_t* greenlet_last_exception(void);
 /// Forgets the last error and the exceptions that came with it and before. They stay otherwise until
-/// others take their place or the greenlet ends; and whatever they refer to stays as long.
+/// others take their place or the greenlet ends; and whatever they refer to stays as long. An exit that was
+/// received (greenlet_received_exit()) is no error, and stays.
 /// Switches: only if a destructor of an exception does.
 GREENLET_API void greenlet_clear_error(void);
 
@@ -389,7 +390,8 @@ GREENLET_API int greenlet_settrace_all_threads(greenlet_tracer* f, void* data, v
 GREENLET_API int greenlet_unwind_thread(void);
 /// Has `f` called with `data` when the calling thread's greenlets are about to be unwound, by the thread's
 /// exit or by greenlet_unwind_thread(), while all of them are still there. Once; the last one given is
-/// called first; those given meanwhile are called as well. NULL: nothing is called.
+/// called first; those given meanwhile, or while greenlets are unwound, are called as well. NULL: nothing is
+/// called.
 /// Switches: no; `f` may. Errors: GREENLET_NO_MEMORY, _SYSTEM.
 GREENLET_API int greenlet_at_thread_unwind(void (*f)(void* data), void* data);
 
@@ -400,6 +402,7 @@ GREENLET_API int greenlet_at_thread_unwind(void (*f)(void* data), void* data);
 GREENLET_API greenlet_weak_t* greenlet_weak_new(greenlet_t* g);
 /// A reference to the greenlet, which is the caller's; NULL when it is gone. Switches: no.
 GREENLET_API greenlet_t* greenlet_weak_lock(greenlet_weak_t* w);
+/// Whether it is gone; true for NULL. Switches: no.
 GREENLET_API int greenlet_weak_expired(const greenlet_weak_t* w);
 /// NULL is allowed. Switches: no.
 GREENLET_API void greenlet_weak_free(greenlet_weak_t* w);

@@ -78,7 +78,8 @@ class local {
 
   /// The running greenlet's value, made if there is none. The reference is good until that greenlet
   /// ends or resets it.
-  /// Switches: only if making it does. Throws: what making it throws, std::bad_alloc.
+  /// Switches: only if making it does. Throws: what making it throws, std::bad_alloc, std::system_error at the
+  /// thread's first use.
   T& get() const {
     if (detail::local_value* v = detail::find_local(key_)) return object(v);
     return keep(std::make_unique<held>(make_));
@@ -87,6 +88,7 @@ class local {
   T* operator->() const { return &get(); }
 
   /// Assigns to the running greenlet's value; makes it from `x` when there is none.
+  /// Switches: only if that does. Throws: what it throws, std::bad_alloc.
   template <class U, class = std::enable_if_t<!std::is_same_v<std::decay_t<U>, local>>>
   const local& operator=(U&& x) const {  // NOLINT: what is assigned to is elsewhere
     if (detail::local_value* v = detail::find_local(key_))
@@ -96,7 +98,7 @@ class local {
     return *this;
   }
 
-  /// The running greenlet's value; null when it has none, which makes none.
+  /// The running greenlet's value; null when it has none: none is made. Switches: no.
   T* get_if() const noexcept {
     detail::local_value* v = detail::find_local(key_);
     return v ? &object(v) : nullptr;

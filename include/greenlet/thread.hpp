@@ -26,7 +26,8 @@ GREENLET_API void unwind_thread();
 
 /// Has `f` called when the calling thread's greenlets are about to be unwound, by the thread's exit or by
 /// unwind_thread(), while all of them are still there. Once; the last one given is called first; those
-/// given meanwhile are called as well. What it throws goes to the unraisable handler.
+/// given meanwhile, or while greenlets are unwound, are called as well. What it throws goes to the unraisable
+/// handler.
 /// Switches: no; `f` may. Thread: any. Throws: std::bad_alloc, std::system_error at the first use.
 GREENLET_API void at_thread_unwind(std::function<void()> f);
 

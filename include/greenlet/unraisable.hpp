@@ -21,7 +21,7 @@ using unraisable_handler = std::function<void(const greenlet&, std::exception_pt
 GREENLET_API unraisable_handler set_unraisable_handler(unraisable_handler handler);
 
 /// Hands an exception to the handler: for frameworks that run other people's functions in
-/// greenlets of their own. Switches: only if the handler does. Thread: any.
+/// greenlets of their own. `g` may be empty. Switches: only if the handler does. Thread: any.
 GREENLET_API void report_unraisable(const greenlet& g, std::exception_ptr e) noexcept;
 
 }  // namespace greenlets

@@ -10,24 +10,14 @@
 namespace greenlets::detail {
 namespace {
 
-using for_c = std::unique_ptr<greenlet_exception_t, void (*)(greenlet_exception_t*)>;
-
-// Null where there is no memory: a tracer of C is told of the switch nevertheless, and nothing is thrown.
-for_c made_for_c(const std::exception_ptr& e) noexcept {
-  try {
-    return {to_c(e), &greenlet_exception_unref};
-  } catch (const std::bad_alloc&) {
-    return {nullptr, &greenlet_exception_unref};
-  }
-}
-
 // A tracer is copied by those who set it and those who call it; the data is released with the last copy.
 class c_tracer {
  public:
   c_tracer(greenlet_tracer* f, const std::shared_ptr<void>& data) noexcept : f_(f), data_(data) {}
 
   void operator()(const trace_event& event, const greenlet& origin, const greenlet& target) const {
-    const for_c e = made_for_c(event.exception());
+    // Without memory for it a tracer of C is told of the switch nevertheless, and nothing is thrown.
+    const exception_for_c e(to_c_if_possible(event.exception()));
     const auto kind = event == trace_event::thrown ? GREENLET_TRACE_THROWN : GREENLET_TRACE_SWITCHED;
     const greenlet_trace_event_t told = {kind, event.starts() != nullptr, e.get()};
     f_(&told, c_pointer(origin), c_pointer(target), data_.get());

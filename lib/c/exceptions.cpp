@@ -4,6 +4,7 @@
 
 #include <cxxabi.h>
 #include <memory>
+#include <new>
 #include <typeinfo>
 
 namespace greenlets {
@@ -48,6 +49,15 @@ greenlet_exception_t* made_for_c(F&& make) {
 }
 
 }  // namespace
+
+greenlet_exception_t* to_c_if_possible(const std::exception_ptr& e) noexcept {
+  try {
+    return to_c(e);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
 }  // namespace detail
 
 std::exception_ptr from_c(const greenlet_exception_t* e) noexcept { return e ? e->thrown : nullptr; }

@@ -53,11 +53,17 @@ std::unique_ptr<specials> specials_of(const greenlet_attributes_t& given) {
 
 // The calling thread's record, with what others have dropped unwound; null if it cannot be made.
 thread_record* here() {
-  thread_record* t = nullptr;
-  guarded([&] { t = &this_thread(); });
-  // Not enter(), which may throw what is held: asking who runs must not fail of that.
-  if (t && t->wants(attention::dropped)) flush_dropped(*t);
-  return t;
+  thread_record* result = nullptr;
+  guarded([&] {
+    thread_record& t = this_thread();
+    // Not enter(), which may throw what is held: asking who runs must not fail of that.
+    if (t.wants(attention::dropped)) {
+      const pinned pin(t);
+      flush_dropped(t);
+    }
+    result = &this_thread();  // another, when what ran meanwhile has ended the first
+  });
+  return result;
 }
 
 }  // namespace

@@ -5,8 +5,6 @@
 #include <greenlet/counts.hpp>
 #include <greenlet/unraisable.hpp>
 
-#include <memory>
-
 using namespace greenlets::detail;
 
 int greenlet_set_unraisable_handler(greenlet_unraisable_handler* handler, void* data) {
@@ -14,8 +12,7 @@ int greenlet_set_unraisable_handler(greenlet_unraisable_handler* handler, void* 
     greenlets::unraisable_handler calls;
     if (handler)
       calls = [handler, data](const greenlets::greenlet& g, const std::exception_ptr& e) {
-        const std::unique_ptr<greenlet_exception_t, void (*)(greenlet_exception_t*)> for_c(greenlets::to_c(e),
-                                                                                           &greenlet_exception_unref);
+        const exception_for_c for_c(greenlets::to_c(e));
         handler(greenlets::c_pointer(g), for_c.get(), data);
       };
     greenlets::set_unraisable_handler(std::move(calls));

@@ -104,7 +104,8 @@ void clear_errors() noexcept {
   number_without_record = 0;
   c_record* const r = c_record_if_any();
   if (!r) return;
-  const c_record old = std::exchange(*r, {});
+  c_record old = std::exchange(*r, {});
+  r->received.swap(old.received);  // no error; its payload may be in use
 }
 
 std::string message_of(const std::exception_ptr& e) {
@@ -150,12 +151,7 @@ const char* greenlet_last_message() {
 
 greenlet_exception_t* greenlet_last_exception() {
   const c_record* r = c_record_if_any();
-  if (code_without_record != GREENLET_OK || !r || !r->last) return nullptr;
-  try {
-    return greenlets::to_c(r->last);
-  } catch (const std::bad_alloc&) {
-    return nullptr;
-  }
+  return code_without_record == GREENLET_OK && r ? to_c_if_possible(r->last) : nullptr;
 }
 
 void greenlet_clear_error() { clear_errors(); }

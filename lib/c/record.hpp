@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <exception>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -43,6 +44,14 @@ c_record* c_record_if_any() noexcept;
 // The same, made at need; null when there is no memory for it.
 c_record* c_record_here() noexcept;
 
+// An object for C, dropped at the end of its scope.
+struct unref_exception {
+  void operator()(greenlet_exception_t* e) const { greenlet_exception_unref(e); }
+};
+using exception_for_c = std::unique_ptr<greenlet_exception_t, unref_exception>;
+// The same, for C to drop; null where there is no memory.
+greenlet_exception_t* to_c_if_possible(const std::exception_ptr& e) noexcept;
+
 // Notes that a call has failed, and returns its status; found by the type of the exception in the first case.
 int fail(std::exception_ptr e) noexcept;
 int fail(std::exception_ptr e, int status) noexcept;
@@ -50,7 +59,7 @@ int fail(std::exception_ptr e, int status) noexcept;
 int fail_with_current();
 // Whether the last error was this one, and there was no memory to keep what belongs to it.
 bool could_not_keep(int status) noexcept;
-// Forgets the last error and everything that was thrown. User code: destructors of exceptions.
+// Forgets the last error and everything that was thrown in. User code: destructors of exceptions.
 void clear_errors() noexcept;
 
 // what() where there is one.

@@ -142,12 +142,7 @@ int greenlet_throw(greenlet_t* g, greenlet_exception_t* e, void** result) {
 
 greenlet_exception_t* greenlet_received_exit() {
   const c_record* const r = c_record_if_any();
-  if (!r || !r->received) return nullptr;
-  try {
-    return greenlets::to_c(r->received);
-  } catch (const std::bad_alloc&) {
-    return nullptr;
-  }
+  return r ? to_c_if_possible(r->received) : nullptr;
 }
 
 int greenlet_fail_with(greenlet_exception_t* e) {

@@ -17,12 +17,7 @@ greenlet_weak_t* greenlet_weak_new(greenlet_t* g) {
 }
 
 greenlet_t* greenlet_weak_lock(greenlet_weak_t* w) {
-  if (!w) return nullptr;
-  body* const b = body_of(w);
-  std::size_t count = b->strong.load(std::memory_order_relaxed);
-  while (count != 0)
-    if (b->strong.compare_exchange_weak(count, count + 1, std::memory_order_acq_rel)) return c_pointer(b);
-  return nullptr;
+  return w && ref_if_any(body_of(w)) ? c_pointer(body_of(w)) : nullptr;
 }
 
 int greenlet_weak_expired(const greenlet_weak_t* w) {

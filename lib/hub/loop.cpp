@@ -43,6 +43,10 @@ loop& loop::mine() {
       made->runner_ = {};  // unstarted, it keeps what it runs, which keeps the loop, which keeps it
       throw;
     }
+    if (of_this_thread) {  // user code that ran on the way has made one
+      made->runner_ = {};
+      return *of_this_thread;
+    }
     of_this_thread = &*made;
     greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
   }
@@ -186,7 +190,10 @@ void loop::close() noexcept {
     if (w->what != waiter::kind::wait) release(w);
   }
   // Who waits even now has refused every greenlet_exit; nobody will wake it.
-  for (waiter* w = parked_; w; w = w->next_parked) w->why = waiter::end::closed;
+  for (waiter* w = parked_; w; w = w->next_parked) {
+    w->unlink();  // whoever wakes a list would find it there again and again
+    w->why = waiter::end::closed;
+  }
   uv_walk(
       &uv_,
       [](uv_handle_t* h, void*) {

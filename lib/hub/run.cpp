@@ -42,8 +42,10 @@ void completion::finish_cancelled() noexcept {
 }
 
 greenlet start_soon(greenlets::detail::closure&& run) {
-  loop& l = loop::mine();
-  greenlet g = greenlets::detail::make_greenlet(std::move(run), l.handle());
+  const greenlet runner = loop::mine().handle();
+  greenlet g = greenlets::detail::make_greenlet(std::move(run), runner);
+  loop& l = loop::mine();  // another, when user code on the way has ended that one
+  if (l.handle() != runner) g.set_parent(l.handle());
   l.start_soon(g);
   return g;
 }

@@ -25,6 +25,10 @@ struct __attribute__((visibility("hidden"))) signals::state {
   explicit state(detail::loop& l) : home(l) {}
   ~state() { stop(); }
 
+  bool has_next() const noexcept {
+    return !caught.empty() || std::find(pending.begin(), pending.end(), true) != pending.end();
+  }
+
   // Takes out what has been caught.
   std::optional<int> next() noexcept {
     std::optional<int> number;
@@ -82,7 +86,13 @@ std::optional<int> signals::wait(deadline until) {
   for (;;) {
     if (const auto number = s.next()) return number;
     if (s.stopped || s.home->closed()) return std::nullopt;
-    if (!s.waiting.wait(until, true)) return s.next();
+    try {
+      if (!s.waiting.wait(until, true)) return s.next();
+    } catch (...) {
+      // What woke us, if something did, is for the next who waits.
+      if (s.has_next()) s.waiting.wake_one();
+      throw;
+    }
   }
 }
 

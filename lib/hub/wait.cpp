@@ -60,8 +60,8 @@ waiter::end loop::park(waiter* w, deadline until) {
     waiter* w;
     ~releaser() { l.release(w); }
   } at_any_exit{*this, w};
+  const greenlet& self = current();  // user code, which may end this hub
   if (closed_) return waiter::end::closed;
-  const greenlet& self = current();
   if (self == runner_) throw error(errc::not_running, "a function that the hub itself calls cannot wait");
   w->who = self;
   if (!until.never()) {

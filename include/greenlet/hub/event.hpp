@@ -17,9 +17,11 @@ class event {
     set_ = true;
     waiting_.wake_all();
   }
+  /// Unsets it. Switches: no.
   void reset() noexcept { set_ = false; }
   /// Waits until it is set; false when the deadline came first. Who was waiting when it was set goes
-  /// on, even if it has been reset since. Switches: to the hub, unless it is set.
+  /// on, even if it has been reset since. Switches: to the hub, unless it is set. Throws: std::bad_alloc, what
+  /// making the hub throws (std::system_error), and what is thrown into the caller meanwhile.
   bool wait(deadline until = {}) { return set_ || waiting_.wait(until); }  // it may be gone afterwards
 
  private:

@@ -57,11 +57,15 @@ enum class direction { readable, writable };
 /// Owns a descriptor (socket, pipe, terminal: whatever epoll takes), which it makes non-blocking.
 /// Move-only. Everything below is for the thread that made it; one greenlet may read while another
 /// writes, but two that read at once are an error(already_waiting).
+///
+/// What reads, writes or waits throws: error (different_thread, already_waiting); when it has to wait also
+/// std::bad_alloc, and what is thrown into the caller meanwhile, who is then not told how much was moved.
 class GREENLET_API descriptor {
  public:
   descriptor() noexcept = default;
   /// Takes `fd`; when it throws, the caller still owns it. Throws: std::system_error: epoll does not
-  /// take it (a regular file, EPERM), or it is not open (EBADF).
+  /// take it (a regular file, EPERM), or it is not open (EBADF), or the hub cannot be made; std::bad_alloc.
+  /// Switches: no, once the thread has a hub.
   explicit descriptor(int fd);
   descriptor(descriptor&& other) noexcept : poller_(std::exchange(other.poller_, nullptr)) {}
   descriptor& operator=(descriptor&& other) noexcept {
@@ -81,13 +85,13 @@ class GREENLET_API descriptor {
   /// Reads what there is, at most `size` bytes; waits while there is nothing. `size` 0: nothing.
   /// Switches: to the hub, when it has to wait.
   io_result read_some(void* data, std::size_t size, deadline until = {});
-  /// Reads exactly `size` bytes, unless the end or an error comes first.
+  /// Reads exactly `size` bytes, unless the end or an error comes first. Switches: as read_some().
   io_result read_exactly(void* data, std::size_t size, deadline until = {});
   /// Writes what the system takes now, perhaps nothing. Switches: no.
   io_result try_write(const void* data, std::size_t size);
-  /// Writes all of it; waits while the other side does not keep up.
+  /// Writes all of it; waits while the other side does not keep up. Switches: to the hub, when it has to wait.
   io_result write_all(const void* data, std::size_t size, deadline until = {});
-  /// Waits until the system says that it can be read or written, which is a hint.
+  /// Waits until the system says that it can be read or written, which is a hint. Switches: to the hub.
   io_result wait(direction d, deadline until = {});
 
  private:
@@ -96,7 +100,8 @@ class GREENLET_API descriptor {
 
 /// Waits on somebody else's descriptor, which stays theirs and as it is: enough to drive any library
 /// that gives one. A greenlet that waits here does not notice that it is closed.
-/// Switches: to the hub. Throws: std::system_error as descriptor's constructor.
+/// Switches: to the hub. Thread: any, with the hub of its own. Throws: std::system_error as descriptor's
+/// constructor, std::bad_alloc, and what is thrown into the caller meanwhile.
 GREENLET_API io_result wait(int fd, direction d, deadline until = {});
 
 }  // namespace greenlets::hub

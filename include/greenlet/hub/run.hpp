@@ -159,16 +159,20 @@ class task {
   bool ready() const noexcept { return state_->done(); }
   /// Waits until it has ended; false when the deadline came first. Switches: to the hub.
   /// Throws: what is thrown into the caller meanwhile; nothing of the task's.
-  bool join(deadline until = {}) const { return state_->wait(until); }
+  bool join(deadline until = {}) const {
+    const auto kept = state_;  // this object may go while we wait
+    return kept->wait(until);
+  }
   /// Waits, and gives its result: a reference that lives as long as the task object.
-  /// Switches: to the hub. Throws: what the task threw; cancelled.
+  /// Switches: to the hub. Throws: what the task threw; cancelled; what is thrown into the caller meanwhile.
   std::add_lvalue_reference_t<T> get() const {
-    state_->wait({});
-    state_->check();
-    if constexpr (!std::is_void_v<T>) return *state_->result;
+    const auto kept = state_;  // this object may be moved while we wait
+    kept->wait({});
+    kept->check();
+    if constexpr (!std::is_void_v<T>) return *kept->result;
   }
   /// Has greenlet_exit(cancelled) thrown into it, wherever it waits, at the hub's next turn. What
-  /// has not started never will; what has ended is not touched. Switches: no.
+  /// has not started never will; what has ended is not touched. Switches: no. Throws: std::bad_alloc.
   void cancel() const;
   const greenlet& handle() const noexcept { return greenlet_; }
 
@@ -191,10 +195,12 @@ task<std::decay_t<R>> spawn(F&& f) {
   return {std::move(g), std::move(state)};
 }
 
-/// Lets the others run that are ready, and then goes on. Switches: to the hub.
+/// Lets the others run that are ready, and then goes on. Switches: to the hub. Thread: any, in its own hub.
+/// Throws: std::bad_alloc, what making the hub throws (std::system_error), and what is thrown into the caller
+/// meanwhile.
 GREENLET_API void yield();
 
-/// Waits so long, or until then. Not at all, or a time past: as yield(). Switches: to the hub.
+/// Waits so long, or until then. Not at all, or a time past: as yield(). Switches, thread, throws: as yield().
 GREENLET_API void sleep_until(clock::time_point when);
 template <class Rep, class Period>
 void sleep_for(std::chrono::duration<Rep, Period> so_long) {
@@ -211,7 +217,7 @@ void task<T>::cancel() const {
   if (!ready()) hub::cancel(greenlet_);
 }
 
-/// Spawns `f`, waits for it and gives its result. What it throws is thrown here.
+/// Spawns `f`, waits for it and gives its result. Switches: to the hub. Throws: as spawn() and task::get().
 template <class F>
 auto run(F&& f) {
   auto t = spawn(std::forward<F>(f));
@@ -246,7 +252,8 @@ class GREENLET_API remote {
   std::shared_ptr<struct mailbox> box_;
 };
 
-/// This thread's hub, made at need.
+/// This thread's hub, made at need. Switches: may unwind, when it is made. Throws: std::bad_alloc,
+/// std::system_error.
 GREENLET_API remote this_hub();
 
 /// What a hub has done so far.

@@ -34,7 +34,7 @@ class GREENLET_API address {
 class GREENLET_API connection : public descriptor {
  public:
   connection() noexcept = default;
-  /// Takes a connected stream socket.
+  /// Takes a connected stream socket. Owns, throws: as descriptor's.
   explicit connection(int fd) : descriptor(fd) {}
   /// Says that nothing more will be written (FIN); reading goes on. Switches: no.
   io_result shutdown_write();
@@ -44,8 +44,9 @@ class GREENLET_API connection : public descriptor {
   address local() const;
 };
 
-/// Connects. On success `to` is open; otherwise it is what it was. Switches: to the hub. Throws:
-/// std::system_error when no socket can be made.
+/// Connects. On success `to` is open; otherwise it is what it was. Switches: to the hub. Thread: any; the
+/// connection is this one's. Throws: std::system_error when no socket can be made, or the hub cannot;
+/// std::bad_alloc; what is thrown into the caller meanwhile.
 GREENLET_API io_result connect(connection& to, const address& where, deadline until = {});
 
 /// A listening socket. Thread: as descriptor.
@@ -65,7 +66,8 @@ class GREENLET_API listener {
   /// descriptors or memory the error is too_many_files_open (or the like) and the listener stays as
   /// it is: wait a little, and accept again.
   /// Switches: to the hub, when nobody is there. Throws: std::bad_alloc, when there is no memory to wait,
-  /// or for the one that came, which is then closed.
+  /// or for the one that came, which is then closed; so it is when the system refuses to watch it, which is
+  /// std::system_error; error (different_thread, already_waiting); what is thrown into the caller meanwhile.
   io_result accept(connection& to, deadline until = {});
   void close() noexcept { descriptor_.close(); }
   bool is_open() const noexcept { return descriptor_.is_open(); }
