@@ -4,8 +4,6 @@
 #include "testing.hpp"
 
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -32,33 +30,13 @@ using testing::noting;
 
 namespace {
 
-// Pages in memory.
-long resident() {
-  long size = 0, pages = 0;
-  if (std::FILE* f = std::fopen("/proc/self/statm", "r")) {
-    if (std::fscanf(f, "%ld %ld", &size, &pages) != 2) pages = 0;
-    std::fclose(f);
-  }
-  return pages;
-}
-
-// Sanitizers and valgrind keep what is freed for a while, to see whether it is used.
-bool freed_memory_is_kept() {
-#if defined(T_ASAN) || defined(T_TSAN)
-  return true;
-#else
-  const char* const preloaded = std::getenv("LD_PRELOAD");
-  return preloaded && std::strstr(preloaded, "vgpreload");
-#endif
-}
-
 // Once they have all been done once, more rounds need no more memory.
 void check_flat(const std::function<void()>& round) {
   for (int i = 0; i < 2000; ++i) round();
   const auto before = counts();
-  const long pages = resident();
+  const long pages = testing::resident_pages();
   for (int i = 0; i < 20000; ++i) round();
-  if (!freed_memory_is_kept()) CHECK(resident() - pages <= 16);
+  if (!testing::freed_memory_is_kept()) CHECK(testing::resident_pages() - pages <= 16);
   CHECK(counts().greenlets == before.greenlets);
   CHECK(counts().stacks == before.stacks);
 }

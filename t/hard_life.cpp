@@ -27,25 +27,6 @@ using testing::unraisables;
 
 namespace {
 
-long resident_pages() {
-  long size = 0, pages = 0;
-  if (std::FILE* f = std::fopen("/proc/self/statm", "r")) {
-    if (std::fscanf(f, "%ld %ld", &size, &pages) != 2) pages = 0;
-    std::fclose(f);
-  }
-  return pages;
-}
-
-// Sanitizers and valgrind keep what is freed for a while.
-bool freed_memory_is_kept() {
-#if defined(T_ASAN) || defined(T_TSAN)
-  return true;
-#else
-  const char* const preloaded = std::getenv("LD_PRELOAD");
-  return preloaded && std::strstr(preloaded, "vgpreload");
-#endif
-}
-
 }  // namespace
 
 namespace {
@@ -325,9 +306,9 @@ TEST_CASE("76, B26: a hundred thousand greenlets made, run and ended leave no me
   const auto flat = [](int n, const std::function<void()>& round) {
     for (int i = 0; i < n / 10; ++i) round();
     const auto before = counts();
-    const long pages = resident_pages();
+    const long pages = testing::resident_pages();
     for (int i = 0; i < n; ++i) round();
-    if (!freed_memory_is_kept()) CHECK(resident_pages() - pages <= 32);
+    if (!testing::freed_memory_is_kept()) CHECK(testing::resident_pages() - pages <= 32);
     CHECK(counts().greenlets == before.greenlets);
     CHECK(counts().stacks == before.stacks);
   };

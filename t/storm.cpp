@@ -26,15 +26,6 @@ constexpr unsigned threads = 10000;
 constexpr unsigned greenlets_each = 10;
 constexpr unsigned runners = 16;  // how many threads are alive at once
 
-std::size_t resident_pages() {
-  std::size_t total = 0, resident = 0;
-  if (FILE* f = std::fopen("/proc/self/statm", "r")) {
-    if (std::fscanf(f, "%zu %zu", &total, &resident) != 2) resident = 0;
-    std::fclose(f);
-  }
-  return resident;
-}
-
 struct tally {
   std::atomic<std::uint64_t> made{0}, destroyed{0}, elsewhere{0}, wrong_reason{0};
 };
@@ -113,9 +104,9 @@ TEST_CASE("131, 132, 133, 150, B23, B24: ten thousand threads with ten suspended
   tally all;
   exchange shop;
   run_threads(threads / 10, all, shop);
-  const std::size_t early = resident_pages();
+  const std::size_t early = testing::resident_pages();
   run_threads(threads - threads / 10, all, shop);
-  const std::size_t late = resident_pages();
+  const std::size_t late = testing::resident_pages();
 
   CHECK(all.made == std::uint64_t{2} * threads * greenlets_each);
   CHECK(all.destroyed == all.made);
@@ -168,9 +159,9 @@ TEST_CASE("150: one thread with 20,000 unfinished greenlets leaves the memory as
       CHECK(after.stacks == before.stacks);
       CHECK(after.threads == before.threads);
     }
-    if (round == 0) early = resident_pages();
+    if (round == 0) early = testing::resident_pages();
   }
-  [[maybe_unused]] const std::size_t late = resident_pages();
+  [[maybe_unused]] const std::size_t late = testing::resident_pages();
 #if !defined(T_ASAN) && !defined(T_TSAN)
   CHECK(late < early + 512);
 #endif
