@@ -70,6 +70,7 @@ bool let_go(body* b) noexcept {
   }
   if (here->running() == b) {
     b->orphan = true;
+    here->raise(attention::orphan);
     return false;
   }
   if (here->wants(attention::in_hook)) {  // nobody can be switched to: as if another thread had dropped it

@@ -9,6 +9,7 @@
 
 #include <greenlet/attributes.hpp>
 #include <greenlet/detail/closure.hpp>
+#include <greenlet/detail/hot.hpp>
 #include <greenlet/handle.hpp>
 
 #include <atomic>
@@ -48,21 +49,19 @@ struct specials {
 // There is no way back. Whether an active greenlet is the current one, its thread knows.
 enum class life : unsigned char { unstarted, active, finished, unwound };
 
-struct body {
-  // --- What a switch touches. Valid while active.
-  machine::context* context = nullptr;      // its stack's, or the thread's native one
+// The base is what a switch touches. Its parent is counted; null for a main greenlet; written under
+// `lock`, read without it by the owner, or while unstarted under it.
+struct body : hot_body {
+  sanitizer::fiber* fiber = nullptr;           // while active: its stack's, or the thread's own
   std::atomic<thread_record*> owner{nullptr};  // set once, at the start; counted
   std::atomic<life> state{life::unstarted};
   bool orphan = false;     // its last handle went while it ran: the thread holds that reference until it is left
   bool beginning = false;  // a callable that it will not run is being destroyed, before its function begins
   bool ending = false;     // its function is over, and what it ran is being destroyed
   bool abandoned = false;  // it refused to be killed: the thread holds the last reference until it is dead
-  exception_state exceptions;               // while suspended
-  parcel slot;                              // what it is to find when it goes on; filled just before the jump
+  parcel slot;             // what it is to find when it goes on; filled just before the jump
 
   // --- The tree and its thread's list.
-  std::atomic<body*> parent{nullptr};  // counted; null for a main greenlet. Written under `lock`;
-                                       // read without it by the owner, or while unstarted under it
   stack* memory = nullptr;             // while active; null for a main greenlet
   body* previous_active = nullptr;     // in the owner's list of active greenlets, main ones excepted
   body* next_active = nullptr;
@@ -76,7 +75,8 @@ struct body {
   std::atomic<std::size_t> weak{1};  // the strong ones together hold one
   body_lock lock;                    // over parent, name, run, user data, variables, and the step from unstarted to active
   const bool main;
-  bool own_fp_env = false;
+  bool own_fp_env = false;           // instead of the thread's
+  machine::fp_env fp_env;            // ... and this is it, while suspended
   std::optional<greenlet_exit::reason> told;  // to end, while it was beginning: it does when that is over
   std::exception_ptr held;           // thrown into it while it could not throw: its next switch throws this
   std::size_t stack_size = default_stack_size;
@@ -101,6 +101,8 @@ struct body {
   // Also when its thread does not exist in this process: fork() has not brought it along.
   bool dead() const noexcept;
   thread_record* thread() const noexcept { return owner.load(std::memory_order_acquire); }
+  // Where a switch to it goes, and from it comes.
+  machine::place place() noexcept { return {where, *fiber}; }
 };
 
 // Changes whenever the parent of any greenlet does by set_parent().

@@ -14,6 +14,8 @@
 
 namespace greenlets::detail::fault {
 
+constexpr bool follows_switches = true;  // each can be refused
+
 enum class call : unsigned char {
   mmap,
   mprotect,
@@ -49,6 +51,10 @@ inline void may_throw(call c, const char* name) {
 #define GREENLET_MAY_REFUSE(CALL) ::greenlets::detail::fault::may_throw(::greenlets::detail::fault::call::CALL, #CALL)
 
 #else
+
+namespace greenlets::detail::fault {
+constexpr bool follows_switches = false;
+}
 
 #define GREENLET_MAY_FAIL(CALL, FAILED, ...) CALL(__VA_ARGS__)
 #define GREENLET_MAY_REFUSE(CALL) static_cast<void>(0)

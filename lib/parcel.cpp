@@ -15,9 +15,9 @@ namespace {
 [[noreturn]] void go_on_with(const exception_state& forced) {
   struct restore {
     exception_state mine;
-    ~restore() { *exception_state::of_thread() = mine; }
-  } first_to_be_unwound{*exception_state::of_thread()};
-  *exception_state::of_thread() = forced;
+    ~restore() { *exceptions_of_thread() = mine; }
+  } first_to_be_unwound{*exceptions_of_thread()};
+  *exceptions_of_thread() = forced;
   throw;
 }
 

@@ -3,13 +3,18 @@
 #ifndef LIB_PARCEL_HPP
 #define LIB_PARCEL_HPP
 
-#include "exception_state.hpp"
-
+#include <greenlet/detail/hot.hpp>
 #include <greenlet/value.hpp>
 
+#include <cxxabi.h>
 #include <exception>
 
 namespace greenlets::detail {
+
+// The calling thread's; the address is the same for all of the thread's life.
+inline exception_state* exceptions_of_thread() noexcept {
+  return reinterpret_cast<exception_state*>(abi::__cxa_get_globals());
+}
 
 struct parcel {
   value sent;

@@ -43,6 +43,13 @@ extern "C" void __sanitizer_syscall_pre_impl_close(long fd);
 
 namespace greenlets::detail::sanitizer {
 
+// Whether it has to be told of every switch.
+#if defined(GREENLET_ASAN) || defined(GREENLET_TSAN)
+constexpr bool follows_switches = true;
+#else
+constexpr bool follows_switches = false;
+#endif
+
 // One for each stack, the thread's own included. `low` and `size` are the stack's bounds.
 struct fiber {
 #ifdef GREENLET_ASAN

@@ -53,14 +53,14 @@ stack* map_stack(std::size_t usable, machine::entry call, void* argument, machin
   made->mapped = mapped;
   made->usable = usable;
   const auto size = static_cast<std::size_t>(top - made->low());
-  sanitizer::created(made->context.fiber, made->low(), size);
-  machine::make(made->context, made->low(), size, call, argument, s);
+  sanitizer::created(made->fiber, made->low(), size);
+  machine::make(made->place(), made->low(), size, call, argument, s);
   census.stacks.fetch_add(1, std::memory_order_relaxed);
   return made;
 }
 
 void unmap_stack(stack* s) noexcept {
-  sanitizer::destroyed(s->context.fiber);
+  sanitizer::destroyed(s->fiber);
   munmap(s->mapping, s->mapped);
   census.stacks.fetch_sub(1, std::memory_order_relaxed);
 }

@@ -17,13 +17,15 @@
 namespace greenlets::detail {
 
 struct stack {
-  machine::context context;  // while parked, where to begin; while in use, where its greenlet is suspended
+  machine::context parked;  // where its next greenlet begins
+  sanitizer::fiber fiber;
   void* mapping;
   std::size_t mapped;  // bytes, with guard page and this struct
   std::size_t usable;  // bytes, as asked for
   stack* next;         // in a pool
 
   char* low() noexcept;
+  machine::place place() noexcept { return {parked, fiber}; }
 };
 
 constexpr std::size_t default_stack_size = 256 * 1024;

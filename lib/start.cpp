@@ -39,7 +39,6 @@ void begin(thread_record& t, body* self, parcel& first) {
 // Calls what the greenlet is to run. Throws only a forced unwind.
 GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
   parcel first = std::exchange(self->slot, {});
-  self->context->own_fp_env = self->own_fp_env;
   parcel result;
   try {
     begin(t, self, first);
@@ -73,7 +72,9 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   unhook(t, self);
   if (self->held && --t.holding == 0) t.lower(attention::held);  // destroyed with the body, not here: user code
   unlist(t, self);
-  self->context = nullptr;
+  if (t.wants(attention::fp_env)) carry_fp_env(t, next);
+  end_fp_env(t, self);
+  self->active_on = nullptr;
   self->state.store(t.unwinding ? life::unwound : life::finished, std::memory_order_release);
   next->slot = std::move(p);
   *t.exceptions = next->exceptions;
@@ -94,7 +95,7 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   t.left_by_force = true;
   if (t.survivor) leave_survivor(t, std::move(rest));
   hand_over(t, t.main, std::move(rest));
-  machine::jump(t.left_stack->context, *t.main->context, t.machine, true);
+  machine::jump(t.left_stack->place(), t.main->place(), t.machine, in_slot, true);
   impossible("a stack was used again after a forced unwind");
 }
 
@@ -113,7 +114,7 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
     } catch (abi::__forced_unwind&) {
       leave_by_force(t);
     }
-    machine::jump(t.left_stack->context, *t.running()->context, t.machine, true);
+    machine::jump(t.left_stack->place(), t.running()->place(), t.machine, in_slot, true);
   }
 }
 
@@ -132,9 +133,11 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
       continue;
     }
     ref(t);
-    memory->context.own_fp_env = false;  // it begins with its starter's; run() takes it over
     b->memory = memory;
-    b->context = &memory->context;
+    b->where = memory->parked;
+    b->fiber = &memory->fiber;
+    b->active_on = &t;
+    begin_fp_env(t, b);
     b->kills = t.unwinding;
     if (resolved) {
       b->unused_run = std::move(b->run);

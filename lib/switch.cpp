@@ -84,7 +84,7 @@ parcel send_kept(thread_record& t, guest kept, parcel&& p) {
 parcel send(const greenlet& target, parcel&& p) {
   thread_record& t = this_thread();
   pinned none;
-  if (t.attention.load(std::memory_order_relaxed) == 0) return deliver(t, access::body_of(target), std::move(p), none);
+  if (!t.is_busy()) return deliver(t, access::body_of(target), std::move(p), none);
   return send_kept(t, guest(t, target), std::move(p));
 }
 
@@ -108,7 +108,7 @@ void enter_slowly(thread_record& t) {
 
 thread_record& entered() {
   thread_record& t = this_thread();
-  if (t.attention.load(std::memory_order_relaxed) == 0) return t;
+  if (!t.is_busy()) return t;
   enter_slowly(t);
   return this_thread();  // another, when what ran meanwhile has ended the first
 }
@@ -141,12 +141,24 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   from->exceptions = *t.exceptions;
   *t.exceptions = to->exceptions;
   t.left = from;
+  if (t.wants(attention::fp_env)) carry_fp_env(t, to);
   t.current.store(to, std::memory_order_relaxed);
-  machine::jump(*from->context, *to->context, t.machine);
+  const machine::cargo got = machine::jump(from->place(), to->place(), t.machine, in_slot);
+  // By inline code there is nothing more to do, for nothing else was due.
+  if (!is_in_slot(got)) return parcel(unloaded(got));
   // Out of the slot before any user code can run, for that code may send us something else.
   parcel mine = std::exchange(from->slot, {});
   settle(t, how);
   return mine;
+}
+
+value arrive(body* self) {
+  thread_record& t = *self->thread();  // which may have been unwound, and not be this_thread() any more
+  arrival how;
+  parcel mine = std::exchange(self->slot, {});
+  settle(t, how);
+  if (how.traced) trace(t, mine, how.origin);
+  return open(std::move(mine));
 }
 
 // The function of the thread's survivor is over, and the main greenlet goes on, which is long dead.
@@ -180,6 +192,7 @@ void settle(thread_record& t, arrival& how) noexcept {
   if (!over && !t.guests[0] && !t.guests[1]) return;
   how.pin.pin(t);
   if (over) {
+    if (left->orphan) t.lower(attention::orphan);
     left->orphan = left->abandoned = false;
     unref(left);
   }
@@ -189,7 +202,7 @@ void settle(thread_record& t, arrival& how) noexcept {
 GREENLET_CATCHES_FORCED_UNWIND parcel exchange(body* target, parcel&& p) {
   thread_record& t = this_thread();
   pinned pin;
-  if (t.attention.load(std::memory_order_relaxed) != 0) {
+  if (t.is_busy()) {
     pin.pin(t);
     refuse_in_hook(t);
     guest kept(t, target ? target->self : greenlet());
@@ -234,7 +247,7 @@ void set_waker(void (*wake)(void*), void* data) {
 value switch_to_parent(value&& sent) {
   thread_record& t = this_thread();
   pinned pin;
-  if (t.attention.load(std::memory_order_relaxed) != 0) {
+  if (t.is_busy()) {
     pin.pin(t);
     refuse_in_hook(t);
     enter_slowly(t);

@@ -51,6 +51,14 @@ std::string name_of_this_thread() {
   return name;
 }
 
+// Owns no greenlet; what inline code finds in a thread that has no record.
+hot_thread no_record{{attention::nobody}, {nullptr}, nullptr};
+
+void set_record(thread_record* t) noexcept {
+  record = t;
+  hot_thread_v1 = t ? t : &no_record;
+}
+
 thread_record* first = nullptr;  // of the list of all records
 
 thread_record& first_use() {
@@ -71,12 +79,14 @@ thread_record& first_use() {
     return *record;
   }
   enlist(*made);
-  record = made;
+  set_record(made);
   look_for_tracers(*made);
   return *made;
 }
 
 }  // namespace
+
+__thread hot_thread* hot_thread_v1 = &no_record;
 
 std::mutex threads_lock;
 
@@ -101,10 +111,10 @@ void end_record(thread_record& t) noexcept {
   t.exited.store(true, std::memory_order_release);
   t.main->held = nullptr;
   free_c_record(t.main);
-  t.main->context = nullptr;
+  t.main->active_on = nullptr;
   t.main->state.store(life::unwound, std::memory_order_release);
   if (record == &t) {
-    record = nullptr;
+    set_record(nullptr);
     pthread_setspecific(exit_key(), nullptr);
   }
   census.threads.fetch_sub(1, std::memory_order_relaxed);
@@ -128,14 +138,18 @@ std::uint64_t new_id() noexcept {
 }
 
 thread_record::thread_record()
-    : exceptions(exception_state::of_thread()), tid(gettid()), name(name_of_this_thread()), main(new body(true)) {
+    : tid(gettid()), name(name_of_this_thread()), main(new body(true)) {
+  exceptions = exceptions_of_thread();
+  machine.swaps = machine::must_swap();
+  if (machine.swaps || sanitizer::follows_switches || fault::follows_switches) raise(attention::by_call);
   if (survivors_record) {
-    native.fiber = survivors_record->survivor->context.fiber;
+    native = survivors_record->survivor->fiber;
     survives_in = survivors_record;
   } else {
-    sanitizer::describe_native(native.fiber);
+    sanitizer::describe_native(native);
   }
-  main->context = &native;
+  main->fiber = &native;
+  main->active_on = this;
   main->owner.store(this, std::memory_order_relaxed);
   main->state.store(life::active, std::memory_order_relaxed);
   ref(*this);  // the main body's

@@ -30,18 +30,21 @@ namespace greenlets::detail {
 
 // Reasons to leave a switch's straight path; bits of thread_record::attention.
 namespace attention {
-constexpr std::uint32_t dropped = 1;  // other threads have dropped the last handles of greenlets of ours
-constexpr std::uint32_t held = 2;     // some greenlet holds an exception for its next switch
-constexpr std::uint32_t forced = 4;   // a forced unwind waits until the main greenlet can go on with it
-constexpr std::uint32_t traced = 8;   // there is a tracer, of the thread or of all threads
-constexpr std::uint32_t hooked = 16;  // some active greenlet has hooks on its switches
-constexpr std::uint32_t in_hook = 32; // ... and one of them runs just now
+constexpr std::uint32_t fp_env = attention_fp_env;  // 1: some active greenlet has a floating-point environment of its own
+constexpr std::uint32_t dropped = 2;    // other threads have dropped the last handles of greenlets of ours
+constexpr std::uint32_t held = 4;       // some greenlet holds an exception for its next switch
+constexpr std::uint32_t forced = 8;     // a forced unwind waits until the main greenlet can go on with it
+constexpr std::uint32_t traced = 16;    // there is a tracer, of the thread or of all threads
+constexpr std::uint32_t hooked = 32;    // some active greenlet has hooks on its switches
+constexpr std::uint32_t in_hook = 64;   // ... and one of them runs just now
+constexpr std::uint32_t orphan = 128;   // the last handle of the running greenlet has gone
+constexpr std::uint32_t by_call = 256;  // switches are the library's: a sanitizer is told of them, or swapcontext makes them
+constexpr std::uint32_t nobody = 512;   // the thread has no record
+// Those for which only inline code has to make way.
+constexpr std::uint32_t out_of_line = fp_env | orphan | by_call;
 }  // namespace attention
 
-struct thread_record {
-  std::atomic<std::uint32_t> attention{0};
-  std::atomic<body*> current{nullptr};
-  exception_state* exceptions;     // the thread's own
+struct thread_record : hot_thread {
   body* left = nullptr;            // who ran before; valid from a jump until settle()
   stack* left_stack = nullptr;     // ... the stack it has finished on, to be pooled
   bool left_by_force = false;      // ... by a forced unwind: that stack's trampoline is not parked
@@ -58,7 +61,9 @@ struct thread_record {
   bool tracer_of_all_threw = false;                        // ... and then it is not called any more
 
   machine::shared machine;
-  machine::context native;         // the main greenlet's, while suspended
+  sanitizer::fiber native;         // of the stack that the thread came with
+  machine::fp_env fp_env;          // the thread's, while a greenlet with its own runs
+  std::size_t fp_envs = 0;         // how many active greenlets have their own (attention::fp_env)
 
   body* active = nullptr;          // the list of active greenlets, newest first
   stack_pool pool;
@@ -95,6 +100,8 @@ struct thread_record {
   void raise(std::uint32_t bits) noexcept { attention.fetch_or(bits, std::memory_order_acq_rel); }
   void lower(std::uint32_t bits) noexcept { attention.fetch_and(~bits, std::memory_order_acq_rel); }
   bool wants(std::uint32_t bits) const noexcept { return attention.load(std::memory_order_relaxed) & bits; }
+  // Whether there is something to do before a switch.
+  bool is_busy() const noexcept { return wants(~attention::out_of_line); }
   void wake() noexcept;
 };
 
@@ -121,7 +128,7 @@ std::uint64_t new_id() noexcept;
 // what is held for the running greenlet.
 void enter_slowly(thread_record& t);
 inline void enter(thread_record& t) {
-  if (t.attention.load(std::memory_order_relaxed) != 0) enter_slowly(t);
+  if (t.is_busy()) enter_slowly(t);
 }
 // The calling thread's record, after that.
 thread_record& entered();
@@ -191,6 +198,13 @@ void die_unstarted(thread_record& t, body* b) noexcept;
 void first_function(void* argument);
 // Takes it out of its thread's list.
 void unlist(thread_record& t, body* b) noexcept;
+
+// fp_env.cpp
+// Puts the running greenlet's floating-point environment away, and that of `to` in its place.
+void carry_fp_env(thread_record& t, body* to) noexcept;
+// At a start and an end: counts those that have their own. It begins with what is there.
+void begin_fp_env(thread_record& t, body* b) noexcept;
+void end_fp_env(thread_record& t, body* b) noexcept;
 
 // hooks.cpp
 // Counts the greenlets with hooks among the active ones, at a start and an end.

@@ -23,11 +23,15 @@ void give_up(thread_record& t, body* b) noexcept {
   unlist(t, b);
   unhook(t, b);
   b->memory = nullptr;
-  b->context = nullptr;
+  end_fp_env(t, b);
+  b->active_on = nullptr;
   b->state.store(life::unwound, std::memory_order_release);
   // User code: only now that it is dead. An exit that it could not take is no news.
   if (std::exception_ptr held = take_held(t, b); held && !is_exit(held)) report_unraisable(b, std::move(held));
-  if (std::exchange(b->orphan, false)) unref(b);
+  if (std::exchange(b->orphan, false)) {
+    t.lower(attention::orphan);
+    unref(b);
+  }
   if (std::exchange(b->abandoned, false)) unref(b);
 }
 
@@ -46,6 +50,7 @@ void come_back_to_main(thread_record& t) noexcept {
   body* const lost = t.running();
   if (lost == t.main) return;
   *t.exceptions = t.main->exceptions;
+  if (t.wants(attention::fp_env)) carry_fp_env(t, t.main);
   t.current.store(t.main, std::memory_order_relaxed);
   report_refusal(lost);
   give_up(t, lost);
@@ -71,7 +76,8 @@ void survive(thread_record& t, body* self) noexcept {
   ref(t.main);
   ref(t);
   t.survivor = std::exchange(self->memory, nullptr);
-  self->context = nullptr;
+  end_fp_env(t, self);
+  self->active_on = nullptr;
   unhook(t, self);
   self->state.store(life::unwound, std::memory_order_release);
   if (std::exchange(self->orphan, false)) unref(self);
@@ -136,7 +142,7 @@ void leave_survivor(thread_record& t, parcel&& result) noexcept {
   // Whatever the thread has begun meanwhile is on the thread's own stack from now on.
   surviving_record() = t.survives_in;
   if (thread_record* now = this_thread_if_any()) {
-    now->native.fiber = t.native.fiber;
+    now->native = t.native;
     now->survives_in = t.survives_in;
   }
   t.main->slot = std::move(result);
@@ -145,7 +151,7 @@ void leave_survivor(thread_record& t, parcel&& result) noexcept {
   t.left_stack = own;
   t.left_by_force = true;  // nobody will use this stack again
   t.current.store(t.main, std::memory_order_relaxed);
-  machine::jump(own->context, t.native, t.machine, true);
+  machine::jump(own->place(), t.main->place(), t.machine, in_slot, true);
   impossible("a stack was used again after its thread's greenlets were unwound");
 }
 

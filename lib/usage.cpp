@@ -54,7 +54,7 @@ stack_usage greenlet::stack() const noexcept {
   } else if (!native_bounds(low, high)) {
     return {};
   }
-  const char* const sp = static_cast<char*>(t->running() == b ? __builtin_frame_address(0) : b->context->sp);
+  const char* const sp = static_cast<char*>(t->running() == b ? __builtin_frame_address(0) : b->where.sp);
   if (sp < low || sp > high) return {};  // the thread was given another stack
   // The native stack of a process's first thread is only as large as it has been, and has no pages below.
   return {static_cast<std::size_t>(high - sp), resident(b->main ? sp : low, high),

@@ -44,7 +44,7 @@ bool value::is_thrown() const noexcept { return ops_ == &detail::value_ops_of<de
 
 std::exception_ptr value::thrown() const noexcept {
   if (!is_thrown()) return nullptr;
-  return static_cast<const detail::thrown_exit*>(ops_->address(storage_))->exception;
+  return detail::value_ops_of<detail::thrown_exit>::object(storage_)->exception;
 }
 
 const std::type_info& value::type() const noexcept {

@@ -4,6 +4,7 @@
 #define GREENLET_HANDLE_HPP
 
 #include <greenlet/detail/core.hpp>
+#include <greenlet/detail/switch.hpp>
 #include <greenlet/error.hpp>
 #include <greenlet/exit.hpp>
 #include <greenlet/value.hpp>
@@ -133,8 +134,15 @@ class GREENLET_API greenlet {
   /// be had, and error(stack_limit); all of these before anything has changed. And whatever is
   /// thrown into the running greenlet while it is away.
   template <class... A>
-  value switch_to(A&&... arguments) const {
-    return detail::switch_to(*this, detail::pack(std::forward<A>(arguments)...));
+  GREENLET_ALWAYS_INLINE value switch_to(A&&... arguments) const {
+    if constexpr (sizeof...(A) == 0) {
+      return detail::switch_to(*this, body_, detail::machine::cargo());
+    } else if constexpr (sizeof...(A) == 1 && (detail::goes_in_register<A> && ...)) {
+      return detail::switch_to(*this, body_, detail::loaded_one(std::forward<A>(arguments)...));
+    } else {
+      value sent = detail::pack(std::forward<A>(arguments)...);
+      return detail::switch_to(*this, body_, detail::loaded(sent));
+    }
   }
 
   /// Switches to the greenlet and throws there, out of its pending switch: any object (as
@@ -273,8 +281,15 @@ GREENLET_API greenlet main_greenlet();
 /// Switches to the parent of the running greenlet: as `current().parent().switch_to(...)`, with no
 /// temporary handle. Throws also: error(main_parent) in a main greenlet.
 template <class... A>
-value switch_to_parent(A&&... arguments) {
-  return detail::switch_to_parent(detail::pack(std::forward<A>(arguments)...));
+GREENLET_ALWAYS_INLINE value switch_to_parent(A&&... arguments) {
+  if constexpr (sizeof...(A) == 0) {
+    return detail::switch_to_parent(detail::machine::cargo());
+  } else if constexpr (sizeof...(A) == 1 && (detail::goes_in_register<A> && ...)) {
+    return detail::switch_to_parent(detail::loaded_one(std::forward<A>(arguments)...));
+  } else {
+    value sent = detail::pack(std::forward<A>(arguments)...);
+    return detail::switch_to_parent(detail::loaded(sent));
+  }
 }
 
 }  // namespace greenlets

@@ -31,11 +31,25 @@ namespace detail {
 union value_storage {
   void* box;
   alignas(void*) unsigned char bytes[3 * sizeof(void*)];
+
+  // Copied word by word as it was written: a processor waits when it is to load more than one store has stored.
+  void copy(const value_storage& from, std::size_t words) noexcept {
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // the words that are not in use are not copied
+#endif
+    __builtin_memcpy(bytes, from.bytes, sizeof(void*));
+    if (words > 1) __builtin_memcpy(bytes + sizeof(void*), from.bytes + sizeof(void*), 2 * sizeof(void*));
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+  }
 };
 
-// Whether moving a T, and destroying what is left, runs no code of the user's. The library moves
-// values in the middle of a switch and under locks, where such code could switch, or wait for ever
-// (t/moving.cpp). Whatever else there is lives in a box, which moves without it.
+// Whether moving a T, and destroying what is left, runs no code of the user's, and comes to a copy of its
+// bytes after which the old ones are forgotten. The library moves values in the middle of a switch and
+// under locks, where such code could switch, or wait for ever (t/moving.cpp). Whatever else there is lives
+// in a box, which moves without it.
 template <class T>
 inline constexpr bool moves_silently = std::is_trivially_copyable_v<T>;
 template <>
@@ -55,11 +69,13 @@ template <class T>
 inline constexpr bool fits_in_place =
     sizeof(T) <= sizeof(value_storage) && alignof(T) <= alignof(value_storage) && moves_silently<T>;
 
-struct value_ops {
+struct value_access;
+
+struct alignas(8) value_ops {
   const std::type_info* type;
-  void* (*address)(value_storage&) noexcept;
-  void (*move)(value_storage& from, value_storage& to) noexcept;  // leaves `from` without an object
-  void (*destroy)(value_storage&) noexcept;
+  bool in_place;
+  unsigned char words;                       // of the storage that it uses
+  void (*destroy)(value_storage&) noexcept;  // null where that does nothing
 };
 
 template <class T>
@@ -70,13 +86,19 @@ struct value_ops_of {
     else
       return static_cast<T*>(s.box);
   }
-  static void* address(value_storage& s) noexcept { return object(s); }
-  static void move(value_storage& from, value_storage& to) noexcept {
-    if constexpr (fits_in_place<T>) {
-      ::new (static_cast<void*>(to.bytes)) T(std::move(*object(from)));
-      object(from)->~T();
+  // Puts an object there.
+  template <class U>
+  static void make(value_storage& s, U&& from) {
+    if constexpr (!fits_in_place<T>) {
+      s.box = new T(std::forward<U>(from));
+    } else if constexpr (sizeof(T) < sizeof(void*) && std::is_trivially_copyable_v<T>) {
+      // A whole word, for it will be loaded as one.
+      const T object(std::forward<U>(from));
+      std::size_t word = 0;
+      std::memcpy(&word, &object, sizeof object);
+      std::memcpy(s.bytes, &word, sizeof word);
     } else {
-      to.box = from.box;
+      ::new (static_cast<void*>(s.bytes)) T(std::forward<U>(from));
     }
   }
   static void destroy(value_storage& s) noexcept {
@@ -85,7 +107,9 @@ struct value_ops_of {
     else
       delete object(s);
   }
-  static constexpr value_ops ops{&typeid(T), &address, &move, &destroy};
+  static constexpr unsigned char words = fits_in_place<T> ? (sizeof(T) + sizeof(void*) - 1) / sizeof(void*) : 1;
+  static constexpr value_ops ops{&typeid(T), fits_in_place<T>, words,
+                                 fits_in_place<T> && std::is_trivially_destructible_v<T> ? nullptr : &destroy};
 };
 
 // A thrown greenlet_exit that became a value: the exception object itself is kept.
@@ -118,10 +142,7 @@ class GREENLET_API value {
   template <class T, class D = std::decay_t<T>, class = std::enable_if_t<!std::is_same_v<D, value>>>
   value(T&& object) {  // NOLINT: a conversion, as in std::any
     static_assert(std::is_move_constructible_v<D>, "a value holds objects that can be moved");
-    if constexpr (detail::fits_in_place<D>)
-      ::new (static_cast<void*>(storage_.bytes)) D(std::forward<T>(object));
-    else
-      storage_.box = new D(std::forward<T>(object));
+    detail::value_ops_of<D>::make(storage_, std::forward<T>(object));
     ops_ = &detail::value_ops_of<D>::ops;
   }
 
@@ -141,7 +162,8 @@ class GREENLET_API value {
 
   /// Destroys what is held; holds nothing afterwards.
   void reset() noexcept {
-    if (const detail::value_ops* ops = std::exchange(ops_, nullptr)) ops->destroy(storage_);
+    const detail::value_ops* const ops = std::exchange(ops_, nullptr);
+    if (ops && ops->destroy) ops->destroy(storage_);
   }
 
   /// The type of what is held, typeid(void) when nothing is.
@@ -192,10 +214,11 @@ class GREENLET_API value {
 
  private:
   friend value detail::from_thrown(std::exception_ptr);
+  friend struct detail::value_access;
 
   void take_from(value& other) noexcept {
     ops_ = std::exchange(other.ops_, nullptr);
-    if (ops_) ops_->move(other.storage_, storage_);
+    if (ops_) storage_.copy(other.storage_, ops_->words);
   }
 
   bool is_thrown() const noexcept;
@@ -207,8 +230,9 @@ class GREENLET_API value {
     if constexpr (std::is_base_of_v<greenlet_exit, T>)
       if (is_thrown()) return detail::thrown_as<T>(thrown());
     // By type_info and not by the address of ops_: another shared object has its own ops.
-    if (ops_ == &detail::value_ops_of<T>::ops || *ops_->type == typeid(T))
-      return static_cast<T*>(ops_->address(storage_));
+    if (ops_ == &detail::value_ops_of<T>::ops) return detail::value_ops_of<T>::object(storage_);
+    if (*ops_->type == typeid(T))
+      return ops_->in_place ? std::launder(reinterpret_cast<T*>(storage_.bytes)) : static_cast<T*>(storage_.box);
     return nullptr;
   }
 

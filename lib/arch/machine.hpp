@@ -1,47 +1,73 @@
 // SPDX-License-Identifier: MIT
-// The machine layer's contract: make a first frame, and switch. A backend is one .cpp beside this.
+// The machine layer's contract: make a first frame, and switch.
 //
-// A suspended stack is three words: stack pointer, frame pointer, and the address to go on at.
-// The caller of jump() must take every other register for lost, so a backend may be a few inline
-// instructions that store the three words and jump; or, as ucontext.cpp does, save the rest on the
-// stack itself and let `sp` point at it.
+// inline.cpp switches with go(), the few instructions of <greenlet/detail/machine.hpp>; ucontext.cpp with
+// swapcontext, which saves the rest on the stack itself and lets `sp` point at it. A thread does all its
+// switches in one of the two ways.
 //
-// Neither function knows greenlets, allocates, takes a lock or throws. jump() returns when somebody
-// jumps back to `from`; it may never. Nothing below the suspended stack pointer is used, except that
-// a backend whose jump() is inline leaves the red zone of its caller (x86-64: 128 bytes) live.
+// No function knows greenlets, allocates, takes a lock or throws. jump() returns when somebody jumps back
+// to `from`; it may never. Nothing below the suspended stack pointer is used, except that go() leaves the
+// red zone of its caller (x86-64: 128 bytes) live.
 #ifndef LIB_ARCH_MACHINE_HPP
 #define LIB_ARCH_MACHINE_HPP
 
 #include "sanitizer.hpp"
+
+#include <greenlet/detail/machine.hpp>
 
 #include <cfenv>
 #include <cstddef>
 
 namespace greenlets::detail::machine {
 
-struct context {
-  void* sp = nullptr;
-  void* fp = nullptr;
-  void* pc = nullptr;
-  // Whether this stack has a floating-point environment of its own, instead of the thread's.
-  bool own_fp_env = false;
-  sanitizer::fiber fiber;
+// What a thread's stacks share.
+struct shared {
+  bool swaps = false;  // by swapcontext
+  // While a swapcontext is under way:
+  cargo carried;
+  std::fenv_t fp_env;
 };
 
-// What a thread's stacks share: its floating-point environment, while one with its own runs.
-struct shared {
-  std::fenv_t fp_env;
+// A stack to leave or to go to.
+struct place {
+  context& at;
+  sanitizer::fiber& fiber;
 };
 
 // The function that a first frame calls; it must not return.
 using entry = void (*)(void* argument);
 
-// Makes the stack [low, low + size) ready to be jumped to: `call(argument)` runs there. `s` must
-// outlive the stack. Uses some bytes at the stack's top; the top must be aligned to 16.
-void make(context& c, void* low, std::size_t size, entry call, void* argument, shared& s) noexcept;
+// Whether the calling thread has to switch by swapcontext: because the library was configured so, or for
+// want of go(), or because shadow stacks are on, which swapcontext knows about.
+bool must_swap() noexcept;
 
-// Leaves `from` and goes on in `to`. `for_good` when `from` will be jumped to only to begin anew.
-void jump(context& from, context& to, shared& s, bool for_good = false) noexcept;
+// Makes the stack [low, low + size) ready to be jumped to: `call(argument)` runs there. `s` and the fiber
+// must outlive the stack. Uses some bytes at the stack's top; the top must be aligned to 16.
+void make(place p, void* low, std::size_t size, entry call, void* argument, shared& s) noexcept;
+
+// Leaves `from` and goes on in `to`, which finds the cargo; returns that of whoever comes back, be it
+// by jump() or by go(). `for_good` when `from` will be jumped to only to begin anew.
+cargo jump(place from, place to, shared& s, const cargo& c, bool for_good = false) noexcept;
+
+// ucontext.cpp: the same by swapcontext.
+void make_swapped(place p, void* low, std::size_t size, entry call, void* argument, shared& s) noexcept;
+cargo swap(place from, place to, shared& s, const cargo& c, bool for_good) noexcept;
+
+// A floating-point environment: of x86-64 what calls preserve (System V ABI, AMD64 supplement, 3.2.1).
+#ifdef __x86_64__
+struct fp_env {
+  unsigned int mxcsr;
+  unsigned short x87;
+};
+inline void save(fp_env& e) noexcept { __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(e.mxcsr), "=m"(e.x87)); }
+inline void load(const fp_env& e) noexcept { __asm__ volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(e.mxcsr), "m"(e.x87)); }
+#else
+struct fp_env {
+  std::fenv_t all;
+};
+inline void save(fp_env& e) noexcept { std::fegetenv(&e.all); }
+inline void load(const fp_env& e) noexcept { std::fesetenv(&e.all); }
+#endif
 
 }  // namespace greenlets::detail::machine
 

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+// The hot part: all that code inlined into programs touches of the library's records.
+//
+// It is frozen. Programs have it compiled in, so any change here, to value or to value_ops, is a change of the
+// ABI: hot_thread_v1 gets another name, and the shared library another version.
+#ifndef GREENLET_DETAIL_HOT_HPP
+#define GREENLET_DETAIL_HOT_HPP
+
+#include <greenlet/detail/api.hpp>
+#include <greenlet/detail/machine.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+// A sanitizer has to be told of each switch, and the library does that.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define GREENLET_NO_INLINE_SWITCH 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define GREENLET_NO_INLINE_SWITCH 1
+#endif
+
+#if defined(GREENLET_HAS_GO) && !defined(GREENLET_NO_INLINE_SWITCH)
+#define GREENLET_INLINE_SWITCH 1
+#endif
+
+namespace greenlets::detail {
+
+struct body;
+
+// The C++ exceptions being handled and thrown, which belong to a greenlet and not to its thread: a
+// __cxa_eh_globals (Itanium C++ ABI, Exception Handling, section 2.2.2).
+struct exception_state {
+  void* caught = nullptr;
+  unsigned int uncaught = 0;
+#ifdef __ARM_EABI_UNWINDER__
+  void* propagating = nullptr;
+#endif
+};
+
+struct hot_thread;
+
+// The beginning of every body.
+struct hot_body {
+  machine::context where;           // while suspended
+  hot_thread* active_on = nullptr;  // its thread, while it is active, else null
+  std::atomic<body*> parent{nullptr};
+  exception_state exceptions;  // while suspended
+};
+
+// The beginning of every thread's record.
+struct hot_thread {
+  std::atomic<std::uint32_t> attention{0};  // reasons to leave the straight path; 0: none
+  std::atomic<body*> current{nullptr};
+  exception_state* exceptions = nullptr;    // the thread's own
+};
+
+// The bit of attention for which a switch stays inline: a greenlet has its own floating-point environment.
+constexpr std::uint32_t attention_fp_env = 1;
+
+// What a switch carries: nothing (null); or a value's operations, and the one word of it; or, with this bit,
+// the address of a value, on the stack of who has switched; or this: what is sent or thrown lies in the slot of
+// the one who arrives, and there is more to do for him.
+constexpr std::uintptr_t in_memory = 2;
+inline const machine::cargo in_slot{reinterpret_cast<void*>(1), nullptr};
+inline bool is_in_slot(const machine::cargo& c) noexcept { return reinterpret_cast<std::uintptr_t>(c.kind) == 1; }
+
+// The calling thread's record; before it has one, a record that asks for attention and owns nobody.
+extern GREENLET_API __thread hot_thread* hot_thread_v1 __attribute__((tls_model("initial-exec")));
+
+#ifdef __LP64__
+static_assert(sizeof(machine::context) == 32 && offsetof(machine::context, pc) == 16);
+static_assert(sizeof(hot_body) == 64 && offsetof(hot_body, active_on) == 32 && offsetof(hot_body, parent) == 40 &&
+              offsetof(hot_body, exceptions) == 48);
+static_assert(sizeof(hot_thread) == 24 && offsetof(hot_thread, current) == 8 && offsetof(hot_thread, exceptions) == 16);
+#endif
+
+}  // namespace greenlets::detail
+
+#endif

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+// The straight path of a switch, inline: the target is suspended, of this thread, and nothing else is due.
+#ifndef GREENLET_DETAIL_SWITCH_HPP
+#define GREENLET_DETAIL_SWITCH_HPP
+
+#include <greenlet/detail/core.hpp>
+#include <greenlet/detail/hot.hpp>
+#include <greenlet/value.hpp>
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#define GREENLET_ALWAYS_INLINE __attribute__((always_inline)) inline
+
+namespace greenlets::detail {
+
+// Takes what is in a value as a switch carries it, and the other way round.
+struct value_access {
+  static const value_ops*& ops(value& v) noexcept { return v.ops_; }
+  static value_storage& storage(value& v) noexcept { return v.storage_; }
+  static void take(value& v, value& from) noexcept { v.take_from(from); }
+};
+
+GREENLET_ALWAYS_INLINE machine::cargo loaded(value& v) noexcept {
+  const value_ops* const ops = value_access::ops(v);
+  machine::cargo c;
+  if (!ops) return c;
+  if (ops->words > 1) {
+    c.kind = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(&v) | in_memory);
+    return c;
+  }
+  value_access::ops(v) = nullptr;
+  c.kind = const_cast<value_ops*>(ops);
+  std::memcpy(&c.word, value_access::storage(v).bytes, sizeof c.word);
+  return c;
+}
+
+// Whether an A is sent in a register: its value is never in memory, where the compiler would have to look
+// for it again after the switch.
+template <class A, class D = std::decay_t<A>>
+inline constexpr bool goes_in_register = !std::is_same_v<D, value> && value_ops_of<D>::words == 1;
+
+template <class A>
+GREENLET_ALWAYS_INLINE machine::cargo loaded_one(A&& object) {
+  using ops_of = value_ops_of<std::decay_t<A>>;
+  value_storage storage;
+  ops_of::make(storage, std::forward<A>(object));
+  machine::cargo c;
+  c.kind = const_cast<value_ops*>(&ops_of::ops);
+  std::memcpy(&c.word, storage.bytes, sizeof c.word);
+  return c;
+}
+
+GREENLET_ALWAYS_INLINE value unloaded(const machine::cargo& c) noexcept {
+  const auto kind = reinterpret_cast<std::uintptr_t>(c.kind);
+  value v;
+  if (__builtin_expect(kind & in_memory, 0)) {
+    value_access::take(v, *reinterpret_cast<value*>(kind - in_memory));
+  } else {
+    value_access::ops(v) = static_cast<const value_ops*>(c.kind);
+    std::memcpy(value_access::storage(v).bytes, &c.word, sizeof c.word);
+  }
+  return v;
+}
+
+#ifdef GREENLET_INLINE_SWITCH
+
+// What `self`, which is running again, finds in its slot. Throws what was thrown there.
+GREENLET_API value arrive(body* self);
+// Puts the floating-point environment of who runs away, and that of `to` in its place.
+GREENLET_API void carry_fp_env(body* to) noexcept;
+
+// `t` is the calling thread's. One that is unstarted, dead or of another thread is not active on it.
+GREENLET_ALWAYS_INLINE bool is_straight(hot_thread* t, hot_body* to) noexcept {
+  if (__builtin_expect(!to || to->active_on != t, 0)) return false;
+  const std::uint32_t attention = t->attention.load(std::memory_order_relaxed);
+  if (__builtin_expect(attention != 0, 0)) {
+    if (attention != attention_fp_env) return false;
+    carry_fp_env(reinterpret_cast<body*>(to));
+  }
+  return true;
+}
+
+GREENLET_ALWAYS_INLINE value go_straight(hot_thread* t, hot_body* from, hot_body* to, const machine::cargo& c) {
+  from->exceptions = *t->exceptions;
+  *t->exceptions = to->exceptions;
+  t->current.store(reinterpret_cast<body*>(to), std::memory_order_relaxed);
+  machine::context* self;  // in a register anyway; `from` would have to be kept
+  const machine::cargo got = machine::go(from->where, to->where, c, self);
+  if (__builtin_expect(is_in_slot(got), 0)) return arrive(reinterpret_cast<body*>(self));
+  return unloaded(got);
+}
+
+GREENLET_ALWAYS_INLINE value switch_to(const greenlet& target, body* b, const machine::cargo& c) {
+  hot_thread* const t = hot_thread_v1;
+  hot_body* const to = reinterpret_cast<hot_body*>(b);
+  hot_body* const from = reinterpret_cast<hot_body*>(t->current.load(std::memory_order_relaxed));
+  if (__builtin_expect(to != from && is_straight(t, to), 1)) return go_straight(t, from, to, c);
+  return switch_to(target, unloaded(c));
+}
+
+GREENLET_ALWAYS_INLINE value switch_to_parent(const machine::cargo& c) {
+  hot_thread* const t = hot_thread_v1;
+  hot_body* const from = reinterpret_cast<hot_body*>(t->current.load(std::memory_order_relaxed));
+  if (__builtin_expect(from != nullptr, 1)) {
+    hot_body* const to = reinterpret_cast<hot_body*>(from->parent.load(std::memory_order_relaxed));
+    if (__builtin_expect(is_straight(t, to), 1)) return go_straight(t, from, to, c);
+  }
+  return switch_to_parent(unloaded(c));
+}
+
+#else
+
+inline value switch_to(const greenlet& target, body*, const machine::cargo& c) { return switch_to(target, unloaded(c)); }
+inline value switch_to_parent(const machine::cargo& c) { return switch_to_parent(unloaded(c)); }
+
+#endif
+
+}  // namespace greenlets::detail
+
+#endif
