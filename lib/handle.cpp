@@ -75,6 +75,8 @@ void greenlet::set_user_data(void* data, void (*deleter)(void*)) const {
   if (deleter) deleter(data);
 }
 
+void detail::check_here(const greenlet& target) { check_thread(this_thread(), access::body_of(target)); }
+
 void detail::set_run(const greenlet& target, closure&& run) {
   body* b = required(access::body_of(target));
   const greenlet keep(target);  // the old callable's destructor may drop the handle
