@@ -2,7 +2,9 @@
 // What those need who bind a language to the library: hooks at a start and at switches, user data.
 #include "testing.hpp"
 
+#include <cstdio>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <stdexcept>
@@ -456,6 +458,28 @@ TEST_CASE("196: a deleter may make and drop greenlets, and drop the handle throu
   });
   g.set_user_data(nullptr);
   CHECK(g.empty());
+}
+
+TEST_CASE("196: what a deleter throws is std::terminate, at a replacement as at the record's end") {
+  // At a replacement it came out of set_user_data(), when everything had changed.
+  const auto throws = [](void*) { throw 42; };
+  const auto dies = [](const std::function<void()>& f) {
+    const testing::child c = testing::in_child([&] {
+      std::set_terminate([] {
+        std::puts("terminated");
+        std::fflush(stdout);
+        _exit(42);
+      });
+      f();
+    });
+    return WIFEXITED(c.status) && WEXITSTATUS(c.status) == 42 && c.output.find("terminated") != std::string::npos;
+  };
+  CHECK(dies([&] {
+    const greenlet g([] {});
+    g.set_user_data(nullptr, throws);
+    g.set_user_data(nullptr);
+  }));
+  CHECK(dies([&] { greenlet([] {}).set_user_data(nullptr, throws); }));
 }
 
 TEST_CASE("on_switch: in a hook a generator is neither read nor unwound") {
