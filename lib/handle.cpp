@@ -72,8 +72,13 @@ void greenlet::set_user_data(void* data, void (*deleter)(void*)) const {
     data = b->user_data.exchange(data, std::memory_order_acq_rel);
     std::swap(b->delete_user_data, deleter);
   }
-  if (deleter) deleter(data);
+  // As at the record's end, which is noexcept too: what it throws must not look like a refusal of this call.
+  [&]() noexcept {
+    if (deleter) deleter(data);
+  }();
 }
+
+void detail::check_here(const greenlet& target) { check_thread(this_thread(), access::body_of(target)); }
 
 void detail::set_run(const greenlet& target, closure&& run) {
   body* b = required(access::body_of(target));

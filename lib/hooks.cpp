@@ -65,7 +65,10 @@ void greenlet::set_on_switch(switch_hook leave, switch_hook enter, void* data) c
     }
   }
   detail::check_thread(t, b);
-  if (!b->special) b->special = std::move(made);
+  if (!b->special) {
+    const std::lock_guard lock(b->lock);  // somebody who has seen it unstarted may be looking for its resolver
+    b->special = std::move(made);
+  }
   if (b->dead()) return set();
   detail::unhook(t, b);
   set();

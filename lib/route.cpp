@@ -5,6 +5,7 @@
 
 #include <cxxabi.h>
 #include <exception>
+#include <mutex>
 #include <utility>
 
 namespace greenlets::detail {
@@ -26,6 +27,13 @@ class kept {
   body* body_;
 };
 
+// Another thread may be giving an unstarted one hooks, and with them a place for them. What is there with an
+// on_start was there from the beginning, so that needs no lock.
+const specials* specials_of(body* b) noexcept {
+  const std::lock_guard lock(b->lock);
+  return b->special.get();
+}
+
 // What `on_start` of an unstarted greenlet on the way has given.
 struct resolution {
   closure run;
@@ -33,11 +41,13 @@ struct resolution {
 
   // Asks `b`, if it is to be asked and was not. Returns whether it was.
   bool ask(thread_record& t, body* b) {
-    if (of == b || !b->special || !b->special->on_start) return false;
+    if (of == b) return false;
+    const specials* const special = specials_of(b);
+    if (!special || !special->on_start) return false;
     const kept for_now(t, b);
     run = {};  // another's that has gone its own way
     of = b;
-    run = b->special->on_start(b->self);
+    run = special->on_start(b->self);
     return true;
   }
 };

@@ -32,16 +32,22 @@ std::shared_ptr<const unraisable_handler> handler_now() noexcept {
   return the_slot.value.handler;
 }
 
-// A write() in a handler is a cancellation point, and nothing may be unwound through us.
+// How many handlers have begun on this thread and not ended, and the state that the first has found.
+__attribute__((tls_model("initial-exec"))) thread_local unsigned handlers = 0;
+__attribute__((tls_model("initial-exec"))) thread_local int state_before = 0;
+
+// A write() in a handler is a cancellation point, and nothing may be unwound through us. The state is the
+// thread's: handlers that switch need not end in the order in which they began, so the last one puts it back.
 class no_cancel {
  public:
-  no_cancel() noexcept { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+  no_cancel() noexcept {
+    if (handlers++ == 0) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state_before);
+  }
   no_cancel(const no_cancel&) = delete;
   no_cancel& operator=(const no_cancel&) = delete;
-  ~no_cancel() { pthread_setcancelstate(before_, nullptr); }
-
- private:
-  int before_ = 0;
+  ~no_cancel() {
+    if (--handlers == 0) pthread_setcancelstate(state_before, nullptr);
+  }
 };
 
 void print(const char* line, std::size_t length) noexcept {

@@ -547,3 +547,28 @@ TEST_CASE("a received exit outlives the last error: its payload is the receiver'
   greenlet_switch(greenlet_current(), nullptr, nullptr);
   CHECK(released == 1);
 }
+
+TEST_CASE("a switch that is refused releases nothing: what was received stays") {
+  // It was released before the call was known to be possible.
+  static int released;
+  released = 0;
+  const clean at_end;
+  int object = 0;
+  const greenlet g([] { greenlets::switch_to_parent(); });
+  g.switch_to();
+  greenlet_exception_t* e = greenlet_exception_new_exit(&object, [](void*) { ++released; });
+  void* answer = nullptr;
+  CHECK(greenlet_throw(greenlets::c_pointer(g), e, &answer) == GREENLET_OK);
+  greenlet_exception_unref(e);
+  CHECK(answer == &object);
+  CHECK(greenlet_switch_to_parent(nullptr, nullptr) == GREENLET_MAIN_PARENT);
+  c_greenlet nothing(nullptr);
+  CHECK(greenlet_switch(nothing, nullptr, nullptr) == GREENLET_NO_RUN);
+  CHECK(greenlet_switch(nullptr, nullptr, nullptr) == GREENLET_EMPTY_HANDLE);
+  CHECK(released == 0);
+  e = greenlet_received_exit();
+  CHECK(greenlet_exception_payload(e) == &object);
+  greenlet_exception_unref(e);
+  greenlet_switch(greenlet_current(), nullptr, nullptr);
+  CHECK(released == 1);
+}

@@ -2,7 +2,10 @@
 // What those need who bind a language to the library: hooks at a start and at switches, user data.
 #include "testing.hpp"
 
+#include <atomic>
+#include <cstdio>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <stdexcept>
@@ -456,6 +459,51 @@ TEST_CASE("196: a deleter may make and drop greenlets, and drop the handle throu
   });
   g.set_user_data(nullptr);
   CHECK(g.empty());
+}
+
+TEST_CASE("196: what a deleter throws is std::terminate, at a replacement as at the record's end") {
+  // At a replacement it came out of set_user_data(), when everything had changed.
+  const auto throws = [](void*) { throw 42; };
+  const auto dies = [](const std::function<void()>& f) {
+    const testing::child c = testing::in_child([&] {
+      std::set_terminate([] {
+        std::puts("terminated");
+        std::fflush(stdout);
+        _exit(42);
+      });
+      f();
+    });
+    return WIFEXITED(c.status) && WEXITSTATUS(c.status) == 42 && c.output.find("terminated") != std::string::npos;
+  };
+  CHECK(dies([&] {
+    const greenlet g([] {});
+    g.set_user_data(nullptr, throws);
+    g.set_user_data(nullptr);
+  }));
+  CHECK(dies([&] { greenlet([] {}).set_user_data(nullptr, throws); }));
+}
+
+TEST_CASE("on_switch: hooks are given to an unstarted greenlet while another thread starts it") {
+  // The start looked at them without the lock; ThreadSanitizer shows it.
+  for (int n = 0; n < 200; ++n) {
+    std::atomic<int> ready{0};
+    const auto meet = [&] {
+      ++ready;
+      while (ready < 2) std::this_thread::yield();
+    };
+    greenlet g([] {});
+    std::thread setter([&, g] {
+      meet();
+      try {
+        g.set_on_switch(nullptr, nullptr, nullptr);
+      } catch (const error& e) {
+        CHECK(e.code() == errc::different_thread);
+      }
+    });
+    meet();
+    g.switch_to();
+    setter.join();
+  }
 }
 
 TEST_CASE("on_switch: in a hook a generator is neither read nor unwound") {

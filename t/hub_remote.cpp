@@ -82,6 +82,72 @@ TEST_CASE("what a posted function throws goes to the unraisable handler, and the
   reported.seen.clear();
 }
 
+TEST_CASE("what is thrown into the hub while it takes messages costs none of them") {
+  // It went through libuv's frames, and the rest of the messages had gone. Somebody drops a greenlet that
+  // throws into whoever unwinds it; that is the hub, after it has begun its turn.
+  hub_guard guard;
+  unraisables reported;
+  std::exception_ptr stray;
+  SUBCASE("what is no std::exception") { stray = std::make_exception_ptr(42); }
+  SUBCASE("a std::exception") { stray = std::make_exception_ptr(std::runtime_error("stray")); }
+  greenlet the_hub;
+  hub::run([&] { the_hub = current().parent(); });
+  greenlet dropped([&] {
+    try {
+      switch_to_parent();
+    } catch (const greenlet_exit&) {
+      the_hub.throw_in(stray);
+    }
+  });
+  dropped.switch_to();
+  const weak_greenlet again(dropped);
+  events called;
+  hub::event all;
+  // Between the hub's two looks at what other threads have done, without entering the library.
+  hub::spawn([&, reach = hub::this_hub()] {
+    std::thread([&] {
+      for (const char* name : {"first", "second", "third"}) reach.post([&called, name] { called.push_back(name); });
+      reach.post([&] { all.set(); });
+      dropped = {};
+    }).join();
+  });
+  all.wait(hang_guard());
+  CHECK(called == events{"first", "second", "third"});
+  CHECK_FALSE(reported.seen.empty());  // the greenlet has refused to end, for one
+  again.lock().switch_to();
+  the_hub = {};
+  reported.seen.clear();
+}
+
+TEST_CASE("an exit that is thrown into the hub while it takes messages ends it, and destroys them uncalled") {
+  unraisables reported;
+  greenlet the_hub;
+  hub::run([&] { the_hub = current().parent(); });
+  greenlet dropped([&] {
+    try {
+      switch_to_parent();
+    } catch (const greenlet_exit&) {
+      the_hub.throw_in(greenlet_exit());
+    }
+  });
+  dropped.switch_to();
+  const weak_greenlet again(dropped);
+  int called = 0, destroyed = 0;
+  hub::spawn([&, reach = hub::this_hub()] {
+    std::thread([&] {
+      for (int n = 0; n < 3; ++n) reach.post([&called, end = at_end([&] { ++destroyed; })] { ++called; });
+      dropped = {};
+    }).join();
+  });
+  hub::sleep_for(milliseconds(1));
+  CHECK(the_hub.dead());
+  CHECK(called == 0);
+  CHECK(destroyed == 3);
+  again.lock().switch_to();
+  the_hub = {};
+  reported.seen.clear();
+}
+
 TEST_CASE("a message that the hub does not take any more is destroyed uncalled, there; later ones are refused") {
   const hub::remote reach = hub::this_hub();
   std::atomic<int> called{0}, destroyed{0};

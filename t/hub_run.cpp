@@ -162,6 +162,26 @@ TEST_CASE("cancelling what has ended does nothing") {
   CHECK(error_of([] { hub::cancel(greenlet()); }) == errc::empty_handle);
 }
 
+TEST_CASE("a greenlet of another thread is not cancelled: the caller is told, and nothing has changed") {
+  // It was taken, and the error went to the unraisable handler at the hub's next turn.
+  unraisables reported;
+  const greenlet unstarted([] {});
+  greenlet suspended([] { switch_to_parent(); });
+  suspended.switch_to();
+  greenlet left;  // unstarted, of a thread that has exited
+  std::thread([&, main = main_greenlet()] {
+    for (const greenlet& g : {unstarted, suspended, main})
+      CHECK(error_of([&] { hub::cancel(g); }) == errc::different_thread);
+    CHECK(hub::statistics().turns == 0);
+    hub::yield();
+    left = greenlet([] {});
+  }).join();
+  CHECK(error_of([&] { hub::cancel(left); }) == errc::thread_exited);
+  CHECK(reported.seen.empty());
+  CHECK_FALSE(unstarted.dead());
+  suspended.switch_to();
+}
+
 TEST_CASE("a task that is cancelled before it has started never starts") {
   hub_guard guard;
   events log;

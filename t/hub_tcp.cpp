@@ -197,6 +197,28 @@ TEST_CASE("accept: a deadline, a close by another greenlet, also one that destro
   CHECK(l == nullptr);
 }
 
+TEST_CASE("accept is refused on another thread, and after the hub's end; whoever has come is left") {
+  // It accepted; on the other thread, and in a second hub, which it made.
+  auto l = std::make_unique<hub::listener>(any_port());
+  const int client = raw_client(l->local());
+  hub::connection c;
+  std::thread([&] {
+    CHECK(error_of([&] { l->accept(c); }) == errc::different_thread);
+    CHECK(hub::statistics().turns == 0);
+    hub::run([&] { CHECK(error_of([&] { l->accept(c); }) == errc::different_thread); });
+  }).join();
+  CHECK_FALSE(c.is_open());
+  CHECK(l->accept(c));
+  c.close();
+  const int later = raw_client(l->local());
+  hub::shutdown();
+  CHECK(l->accept(c).closed());
+  CHECK_FALSE(c.is_open());
+  l.reset();
+  ::close(client);
+  ::close(later);
+}
+
 // -- Ends ----------------------------------------------------------------------------------------
 
 TEST_CASE("half close: the other side reads the end, and can still answer") {

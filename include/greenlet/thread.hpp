@@ -20,6 +20,9 @@ namespace greenlets {
 /// itself counts as unwound from here on, and goes on to the end of its function as the thread's code
 /// outside any greenlet; its result then goes to where the main greenlet waits.
 ///
+/// Greenlets that are unwound by it should not call pthread_exit(), nor be cancelled: called in the main
+/// greenlet it drops that, and the thread goes on; called in another one, that one's stack is lost.
+///
 /// Not in a hook of attributes::on_switch(): error(in_hook).
 /// Switches: yes, into each greenlet that is unwound, and back. Thread: any.
 GREENLET_API void unwind_thread();

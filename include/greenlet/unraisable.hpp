@@ -12,7 +12,9 @@ namespace greenlets {
 
 /// Told of an exception that cannot be thrown anywhere: it left a greenlet that was being unwound
 /// (by its last handle, or its thread's exit), or a greenlet refused to end. Called in the
-/// greenlet that did the unwinding, on its thread. What the handler throws is ignored.
+/// greenlet that did the unwinding, on its thread. What the handler throws is ignored. From its call to its
+/// return the thread cannot be cancelled (pthread_setcancelstate); when it switches, that is so for whoever
+/// runs meanwhile.
 using unraisable_handler = std::function<void(const greenlet&, std::exception_ptr)>;
 
 /// Sets the process's handler and returns the one before. Empty: back to the default, which

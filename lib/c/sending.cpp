@@ -82,9 +82,9 @@ int receive(parcel&& got, void** result) {
 
 int send(body* target, parcel&& p, void** result) {
   if (result) *result = nullptr;
-  note_received({});
   parcel got;
   if (const int status = guarded([&] { got = exchange(target, std::move(p)); })) return status;
+  note_received({});  // not before: a call that is refused has changed nothing
   return receive(std::move(got), result);
 }
 

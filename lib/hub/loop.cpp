@@ -179,7 +179,7 @@ void loop::close() noexcept {
     of_this_thread = nullptr;
     greenlets::detail::set_waker(nullptr, nullptr);
   }
-  std::vector<std::function<void()>> undelivered;
+  std::list<std::function<void()>> undelivered;
   {
     const std::lock_guard lock(box_->lock);
     box_->bell = nullptr;
@@ -213,19 +213,38 @@ void loop::close() noexcept {
   uv_loop_close(&uv_);
 }
 
+// Starts what was there when it began; what something thrown into us keeps it from stays, first in the box,
+// and the bell rings again for it.
 void loop::on_bell(uv_async_t* bell) {
   loop& self = *static_cast<loop*>(bell->data);
-  std::vector<std::function<void()>> messages;
-  {
-    const std::lock_guard lock(self.box_->lock);
-    messages.swap(self.box_->messages);
-  }
-  for (auto& f : messages) {
-    try {
-      spawn(std::move(f));
-    } catch (const std::exception&) {
-      report_unraisable(self.runner_, std::current_exception());  // no memory for a greenlet; the next may have it
+  struct taken {
+    mailbox& box;
+    std::list<std::function<void()>> messages;
+    ~taken() {
+      if (messages.empty()) return;
+      const std::lock_guard lock(box.lock);
+      if (!box.bell) return;  // the hub has ended meanwhile; they go with us, after the lock
+      box.messages.splice(box.messages.begin(), messages);
+      uv_async_send(box.bell);
     }
+  } now{*self.box_, {}};
+  {
+    const std::lock_guard lock(now.box.lock);
+    now.messages.swap(now.box.messages);
+  }
+  try {
+    while (!now.messages.empty() && !self.escaped_) {
+      current();  // what is thrown into us comes here, where it costs no message
+      auto f = std::move(now.messages.front());
+      now.messages.pop_front();
+      spawn(std::move(f));
+    }
+  } catch (abi::__forced_unwind&) {
+    throw;
+  } catch (...) {
+    // As in resume_soon(). No memory for a greenlet: run() reports it, and the next may have it.
+    self.escaped_ = std::current_exception();
+    uv_stop(&self.uv_);
   }
 }
 

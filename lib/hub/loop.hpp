@@ -19,18 +19,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <uv.h>
-#include <vector>
 
 namespace greenlets::hub {
 
 // Where other threads leave messages for a hub.
 struct mailbox {
   std::mutex lock;
-  std::vector<std::function<void()>> messages;
+  std::list<std::function<void()>> messages;  // put back without memory
   uv_async_t* bell = nullptr;  // null when the hub has gone
 };
 

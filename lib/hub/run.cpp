@@ -74,8 +74,10 @@ void sleep_until(clock::time_point when) {
 
 void cancel(const greenlet& g, std::exception_ptr e) {
   if (g.empty()) throw error(errc::empty_handle, "the handle refers to no greenlet");
+  if (g.dead()) return;
+  greenlets::detail::check_here(g);
   if (!e) e = std::make_exception_ptr(greenlet_exit(greenlet_exit::reason::cancelled));
-  if (!g.dead()) detail::loop::mine().raise_soon(g, std::move(e));
+  detail::loop::mine().raise_soon(g, std::move(e));
 }
 
 void shutdown() {

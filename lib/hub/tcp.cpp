@@ -142,7 +142,9 @@ listener::listener(const address& where, const options& how) {
 }
 
 io_result listener::accept(connection& to, deadline until) {
-  while (descriptor_.is_open()) {
+  for (;;) {
+    // Nobody is taken from the system who could not be given: on another thread, or after the hub's end.
+    if (const io_result r = descriptor_.try_write(nullptr, 0); !r) return r;
     const int got = ::accept4(descriptor_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (got >= 0) {
       unowned_fd fd(got, "accept4");
@@ -160,7 +162,6 @@ io_result listener::accept(connection& to, deadline until) {
       default: return io_result::failed(errno);
     }
   }
-  return io_result::failed(std::errc::operation_canceled);
 }
 
 address listener::local() const { return name_of<getsockname>(descriptor_.fd(), "getsockname"); }

@@ -209,7 +209,8 @@ void sleep_for(std::chrono::duration<Rep, Period> so_long) {
 
 /// Has `e` (by default greenlet_exit(cancelled)) thrown into a greenlet of this thread at the hub's
 /// next turn. A dead one is not touched, and one that is being unwound and waits in a destructor
-/// neither. Switches: no. Throws: error(empty_handle), std::bad_alloc.
+/// neither. Switches: no. Throws: error (empty_handle, different_thread, thread_exited, collected),
+/// std::bad_alloc.
 GREENLET_API void cancel(const greenlet& g, std::exception_ptr e = nullptr);
 
 template <class T>
