@@ -14,8 +14,6 @@
 
 namespace greenlets::detail::fault {
 
-constexpr bool follows_switches = true;  // each can be refused
-
 enum class call : unsigned char {
   mmap,
   mprotect,
@@ -44,6 +42,8 @@ inline void may_throw(call c, const char* name) {
 
 }  // namespace greenlets::detail::fault
 
+// Whether it has to be asked before every switch.
+#define GREENLET_REFUSES_SWITCHES true
 // CALL, a function's name, or what it is when it fails; errno says why.
 #define GREENLET_MAY_FAIL(CALL, FAILED, ...) \
   (::greenlets::detail::fault::refused(::greenlets::detail::fault::call::CALL) ? (FAILED) : CALL(__VA_ARGS__))
@@ -52,10 +52,7 @@ inline void may_throw(call c, const char* name) {
 
 #else
 
-namespace greenlets::detail::fault {
-constexpr bool follows_switches = false;
-}
-
+#define GREENLET_REFUSES_SWITCHES false
 #define GREENLET_MAY_FAIL(CALL, FAILED, ...) CALL(__VA_ARGS__)
 #define GREENLET_MAY_REFUSE(CALL) static_cast<void>(0)
 

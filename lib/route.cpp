@@ -19,6 +19,7 @@ class kept {
   kept(const kept&) = delete;
   kept& operator=(const kept&) = delete;
   ~kept() {
+    thread_.raise(attention::guests);
     if (body* before = std::exchange(thread_.guests[1], body_)) unref(before);
   }
 

@@ -24,6 +24,7 @@ class guest {
   // the outer one needs its guest no longer.
   body* hand_over() noexcept {
     while (body* before = std::exchange(thread_.guests[0], nullptr)) unref(before);
+    if (body_) thread_.raise(attention::guests);
     return thread_.guests[0] = std::exchange(body_, nullptr);
   }
 
@@ -33,6 +34,8 @@ class guest {
 };
 
 void drop_guests(thread_record& t) noexcept {
+  if (!t.wants(attention::guests)) return;
+  t.lower(attention::guests);
   for (body*& g : t.guests)
     if (body* b = std::exchange(g, nullptr)) unref(b);
 }
@@ -189,7 +192,7 @@ void settle(thread_record& t, arrival& how) noexcept {
     how.origin = access::adopt(left);
   }
   const bool over = left->orphan || (left->abandoned && left->dead());
-  if (!over && !t.guests[0] && !t.guests[1]) return;
+  if (!over && !t.wants(attention::guests)) return;
   how.pin.pin(t);
   if (over) {
     if (left->orphan) t.lower(attention::orphan);

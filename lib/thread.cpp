@@ -141,7 +141,7 @@ thread_record::thread_record()
     : tid(gettid()), name(name_of_this_thread()), main(new body(true)) {
   exceptions = exceptions_of_thread();
   machine.swaps = machine::must_swap();
-  if (machine.swaps || sanitizer::follows_switches || fault::follows_switches) raise(attention::by_call);
+  if (machine.swaps || sanitizer::follows_switches || GREENLET_REFUSES_SWITCHES) raise(attention::by_call);
   if (survivors_record) {
     native = survivors_record->survivor->fiber;
     survives_in = survivors_record;

@@ -39,16 +39,17 @@ constexpr std::uint32_t hooked = 32;    // some active greenlet has hooks on its
 constexpr std::uint32_t in_hook = 64;   // ... and one of them runs just now
 constexpr std::uint32_t orphan = 128;   // the last handle of the running greenlet has gone
 constexpr std::uint32_t by_call = 256;  // switches are the library's: a sanitizer is told of them, or swapcontext makes them
-constexpr std::uint32_t nobody = 512;   // the thread has no record
+constexpr std::uint32_t guests = 512;   // who arrives next is to drop references
+constexpr std::uint32_t nobody = 1024;  // the thread has no record
 // Those for which only inline code has to make way.
-constexpr std::uint32_t out_of_line = fp_env | orphan | by_call;
+constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests;
 }  // namespace attention
 
 struct thread_record : hot_thread {
   body* left = nullptr;            // who ran before; valid from a jump until settle()
   stack* left_stack = nullptr;     // ... the stack it has finished on, to be pooled
   bool left_by_force = false;      // ... by a forced unwind: that stack's trampoline is not parked
-  body* guests[2] = {};            // references that the one who arrives next is to drop
+  body* guests[2] = {};            // references that the one who arrives next is to drop (attention::guests)
   std::size_t holding = 0;         // how many greenlets hold an exception (attention::held)
   unsigned unwinding = 0;          // the round of the thread's exit; 0 before it
   exception_state forced_state;    // with attention::forced
