@@ -155,14 +155,16 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   return mine;
 }
 
-value arrive(body* self) {
+parcel arrived(body* self) {
   thread_record& t = *self->thread();  // which may have been unwound, and not be this_thread() any more
   arrival how;
   parcel mine = std::exchange(self->slot, {});
   settle(t, how);
   if (how.traced) trace(t, mine, how.origin);
-  return open(std::move(mine));
+  return mine;
 }
+
+value arrive(body* self) { return open(arrived(self)); }
 
 // The function of the thread's survivor is over, and the main greenlet goes on, which is long dead.
 static void end_survivor(thread_record& t, arrival& how) noexcept {

@@ -40,9 +40,10 @@ constexpr std::uint32_t in_hook = 64;   // ... and one of them runs just now
 constexpr std::uint32_t orphan = 128;   // the last handle of the running greenlet has gone
 constexpr std::uint32_t by_call = 256;  // switches are the library's: a sanitizer is told of them, or swapcontext makes them
 constexpr std::uint32_t guests = 512;   // who arrives next is to drop references
-constexpr std::uint32_t nobody = 1024;  // the thread has no record
+constexpr std::uint32_t received = 1024;  // a C function has an exit that it received, until its next switch returns
+constexpr std::uint32_t nobody = 2048;  // the thread has no record
 // Those for which only inline code has to make way.
-constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests;
+constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests | received;
 }  // namespace attention
 
 struct thread_record : hot_thread {
@@ -60,6 +61,8 @@ struct thread_record : hot_thread {
   std::shared_ptr<const greenlets::tracer> tracer_of_all;  // as it was in the generation
   std::uint64_t tracer_generation = 0;
   bool tracer_of_all_threw = false;                        // ... and then it is not called any more
+
+  std::size_t received_exits = 0;  // how many C functions have one (attention::received)
 
   machine::shared machine;
   sanitizer::fiber native;         // of the stack that the thread came with
@@ -173,6 +176,8 @@ struct arrival {
 parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept;
 // What a greenlet does first when it has control: cleans up after the one that ran before.
 void settle(thread_record& t, arrival& how) noexcept;
+// What `self`, which has been gone back to, finds in its slot.
+parcel arrived(body* self);
 // As switch_to() and throw_in(), for who must tell what is wrong with the call, which is thrown, from
 // what comes while the running greenlet is away, which is all in the parcel. nullptr: to the parent.
 parcel exchange(body* target, parcel&& p);

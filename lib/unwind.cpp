@@ -28,10 +28,7 @@ void give_up(thread_record& t, body* b) noexcept {
   b->state.store(life::unwound, std::memory_order_release);
   // User code: only now that it is dead. An exit that it could not take is no news.
   if (std::exception_ptr held = take_held(t, b); held && !is_exit(held)) report_unraisable(b, std::move(held));
-  if (std::exchange(b->orphan, false)) {
-    t.lower(attention::orphan);
-    unref(b);
-  }
+  if (std::exchange(b->orphan, false)) unref(b);
   if (std::exchange(b->abandoned, false)) unref(b);
 }
 

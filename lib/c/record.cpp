@@ -81,7 +81,18 @@ c_record* c_record_here() noexcept {
   }
 }
 
-void free_c_record(body* b) noexcept { delete std::exchange(b->c, nullptr); }
+void free_c_record(body* b) noexcept {
+  c_record* const r = std::exchange(b->c, nullptr);
+  // One that was made after the end may go on another thread, which must not count; then the bit stays up.
+  thread_record* const t = this_thread_if_any();
+  if (r && r->received && t && b->thread() == t) count_received(*t, false);
+  delete r;
+}
+
+void count_received(thread_record& t, bool one_more) noexcept {
+  if (one_more ? t.received_exits++ == 0 : --t.received_exits == 0)
+    one_more ? t.raise(attention::received) : t.lower(attention::received);
+}
 
 int fail(std::exception_ptr e) noexcept {
   int number = 0;

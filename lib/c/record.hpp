@@ -52,6 +52,14 @@ using exception_for_c = std::unique_ptr<greenlet_exception_t, unref_exception>;
 // The same, for C to drop; null where there is no memory.
 greenlet_exception_t* to_c_if_possible(const std::exception_ptr& e) noexcept;
 
+// sending.cpp, for straight.cpp: the two switches by all that the library does for one; and what is left to do
+// when `self` has been gone back to with `c`.
+int switch_slowly(greenlet_t* g, void* payload, void** result);
+int switch_to_parent_slowly(void* payload, void** result);
+int land(const machine::cargo& c, body* self, void** result);
+// Counts the greenlets of a thread that have received an exit (attention::received).
+void count_received(thread_record& t, bool one_more) noexcept;
+
 // Notes that a call has failed, and returns its status; found by the type of the exception in the first case.
 int fail(std::exception_ptr e) noexcept;
 int fail(std::exception_ptr e, int status) noexcept;

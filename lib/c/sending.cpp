@@ -17,8 +17,11 @@ value packed(void* payload) {
 bool note_received(const value& v) noexcept {
   std::exception_ptr exit = v.thrown();
   c_record* const r = exit ? c_record_here() : c_record_if_any();
-  if (r) r->received.swap(exit);
-  return r;
+  if (!r) return false;
+  r->received.swap(exit);
+  // While somebody has one, switches come through here, which is where it goes.
+  if (bool(r->received) != bool(exit)) count_received(this_thread(), r->received != nullptr);
+  return true;
 }
 
 // What C can read of it. Throws unreadable_value, which takes it.
@@ -114,19 +117,26 @@ start_resolver make_resolver_of(greenlet_resolver* f, void* data) {
 
 using namespace greenlets::detail;
 
-void* greenlet_nothing() {
-  static char nothing;
-  return &nothing;
-}
+extern "C" __attribute__((visibility("hidden"))) char greenlet_c_nothing;
+char greenlet_c_nothing;
 
-int greenlet_switch(greenlet_t* g, void* payload, void** result) {
+void* greenlet_nothing() { return &greenlet_c_nothing; }
+
+int greenlets::detail::switch_slowly(greenlet_t* g, void* payload, void** result) {
   if (result) *result = nullptr;
   if (const int status = guarded([&] { handle_of(g); })) return status;
   return send(body_of(g), parcel(packed(payload)), result);
 }
 
-int greenlet_switch_to_parent(void* payload, void** result) {
+int greenlets::detail::switch_to_parent_slowly(void* payload, void** result) {
   return send(nullptr, parcel(packed(payload)), result);
+}
+
+int greenlets::detail::land(const machine::cargo& c, body* self, void** result) {
+  if (result) *result = nullptr;
+  parcel got = is_in_slot(c) ? arrived(self) : parcel(unloaded(c));
+  note_received({});
+  return receive(std::move(got), result);
 }
 
 int greenlet_throw(greenlet_t* g, greenlet_exception_t* e, void** result) {

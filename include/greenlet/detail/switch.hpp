@@ -19,7 +19,6 @@ namespace greenlets::detail {
 struct value_access {
   static const value_ops*& ops(value& v) noexcept { return v.ops_; }
   static value_storage& storage(value& v) noexcept { return v.storage_; }
-  static void take(value& v, value& from) noexcept { v.take_from(from); }
 };
 
 GREENLET_ALWAYS_INLINE machine::cargo loaded(value& v) noexcept {
@@ -52,16 +51,16 @@ GREENLET_ALWAYS_INLINE machine::cargo loaded_one(A&& object) {
   return c;
 }
 
+GREENLET_ALWAYS_INLINE value in_register(const machine::cargo& c) noexcept {
+  value v;
+  value_access::ops(v) = static_cast<const value_ops*>(c.kind);
+  std::memcpy(value_access::storage(v).bytes, &c.word, sizeof c.word);
+  return v;
+}
+
 GREENLET_ALWAYS_INLINE value unloaded(const machine::cargo& c) noexcept {
   const auto kind = reinterpret_cast<std::uintptr_t>(c.kind);
-  value v;
-  if (__builtin_expect(kind & in_memory, 0)) {
-    value_access::take(v, *reinterpret_cast<value*>(kind - in_memory));
-  } else {
-    value_access::ops(v) = static_cast<const value_ops*>(c.kind);
-    std::memcpy(value_access::storage(v).bytes, &c.word, sizeof c.word);
-  }
-  return v;
+  return kind & in_memory ? std::move(*reinterpret_cast<value*>(kind - in_memory)) : in_register(c);
 }
 
 #ifdef GREENLET_INLINE_SWITCH
@@ -82,14 +81,18 @@ GREENLET_ALWAYS_INLINE bool is_straight(hot_thread* t, hot_body* to) noexcept {
   return true;
 }
 
+GREENLET_ALWAYS_INLINE value landed(const machine::cargo& c, body* self) {
+  if (__builtin_expect(reinterpret_cast<std::uintptr_t>(c.kind) & 3, 0)) return is_in_slot(c) ? arrive(self) : unloaded(c);
+  return in_register(c);
+}
+
 GREENLET_ALWAYS_INLINE value go_straight(hot_thread* t, hot_body* from, hot_body* to, const machine::cargo& c) {
   from->exceptions = *t->exceptions;
   *t->exceptions = to->exceptions;
   t->current.store(reinterpret_cast<body*>(to), std::memory_order_relaxed);
   machine::context* self;  // in a register anyway; `from` would have to be kept
   const machine::cargo got = machine::go(from->where, to->where, c, self);
-  if (__builtin_expect(is_in_slot(got), 0)) return arrive(reinterpret_cast<body*>(self));
-  return unloaded(got);
+  return landed(got, reinterpret_cast<body*>(self));
 }
 
 GREENLET_ALWAYS_INLINE value switch_to(const greenlet& target, body* b, const machine::cargo& c) {
