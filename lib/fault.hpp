@@ -18,6 +18,7 @@ enum class call : unsigned char {
   mmap,
   mprotect,
   madvise,
+  install_guard,
   pthread_key_create,
   pthread_atfork,
   pthread_setspecific,

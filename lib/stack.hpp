@@ -1,28 +1,32 @@
 // SPDX-License-Identifier: MIT
-// A greenlet's stack: its own mapping with a guard page, pooled per thread.
+// A greenlet's stack, its guard page, and the pool of its thread.
 //
-//   low address                                                      high address
-//   | guard page | ...............  usable  ............. <-- grows | struct stack |
+//   low address                                                        high address
+//   | guard page | ...............  usable  ............. <-- grows | struct stack | ... |
 //                ^ low()                                            ^ this
 //
-// A stack whose greenlet has finished keeps its trampoline parked in its first frame; the next
-// greenlet on it starts by jumping there, so a first frame is made once per stack.
+// Stacks lie side by side in slabs, mappings of up to 64. A stack whose greenlet has finished keeps its
+// trampoline parked in its first frame; the next greenlet on it starts by jumping there, so a first frame is
+// made once per stack.
 #ifndef LIB_STACK_HPP
 #define LIB_STACK_HPP
 
 #include "arch/machine.hpp"
 
 #include <cstddef>
+#include <cstdint>
 
 namespace greenlets::detail {
+
+struct slab;
 
 struct stack {
   machine::context parked;  // where its next greenlet begins
   sanitizer::fiber fiber;
-  void* mapping;
-  std::size_t mapped;  // bytes, with guard page and this struct
-  std::size_t usable;  // bytes, as asked for
-  stack* next;         // in a pool
+  slab* home;
+  unsigned slot;        // there
+  std::size_t usable;   // bytes, as asked for
+  stack* next;          // in a pool
 
   char* low() noexcept;
   machine::place place() noexcept { return {parked, fiber}; }
@@ -34,7 +38,7 @@ constexpr std::size_t least_stack_size = 16 * 1024;
 // Rounds what a user asked for (0: the default). Throws std::invalid_argument.
 std::size_t round_stack_size(std::size_t bytes);
 
-// The stacks of one thread that wait to be used again, last in, first out.
+// The stacks of one thread.
 class stack_pool {
  public:
   stack_pool() noexcept = default;
@@ -42,19 +46,28 @@ class stack_pool {
   stack_pool& operator=(const stack_pool&) = delete;
   ~stack_pool() { trim(); }
 
-  // Gives a stack of `usable` bytes with a first frame that calls `call(argument)`.
-  // Throws std::system_error (mmap, mprotect), error(stack_limit).
+  // Gives a stack of `usable` bytes with a first frame that calls `call(argument)`: the last that was given
+  // back, or a new one. Throws std::system_error (mmap, mprotect), error(stack_limit).
   stack* take(std::size_t usable, machine::entry call, void* argument, machine::shared& s);
   // Takes back a stack that nobody stands on.
   void give(stack* s) noexcept;
-  // The same for one whose trampoline is not parked: it cannot be used again.
+  // The same for one whose trampoline is not parked: it is not used again as it is.
   void discard(stack* s) noexcept;
+  // Gives back to the system what waits to be used again.
   void trim() noexcept;
 
  private:
   static constexpr std::size_t most_pooled = 256;
-  stack* first_ = nullptr;
+
+  slab* with_room(std::size_t usable);
+  void link(slab* s) noexcept;
+  void unlink(slab* s) noexcept;
+
+  stack* first_ = nullptr;  // those parked, last in, first out
   std::size_t count_ = 0;
+  slab* open_ = nullptr;    // slabs that have a free place
+  unsigned grown_ = 1;      // stacks in the next slab
+  bool advised_ = true;     // guard pages by advice, as far as is known
 };
 
 }  // namespace greenlets::detail

@@ -28,7 +28,10 @@ thread_local bool counting = false;
 }  // namespace
 
 int ask(kind k) noexcept {
-  if (!counting || !armed || what != k) return 0;
+  if (!counting || !armed) return 0;
+  // Guard pages are protected only where they cannot be installed.
+  if (k == kind::install_guard && what == kind::mprotect) return EINVAL;
+  if (what != k) return 0;
   const std::size_t n = ++calls;
   if (n != nth && !(all_later && nth != 0 && n > nth)) return 0;
   ++refusals;
@@ -151,7 +154,7 @@ bool documented(const plan& p, const std::exception_ptr& e) {
 }
 
 std::string text(const char* name, const plan& p, std::size_t n) {
-  static const char* const names[] = {"mmap",         "mprotect",    "madvise",    "pthread_key_create", "pthread_atfork",
+  static const char* const names[] = {"mmap",         "mprotect", "madvise", "install_guard", "pthread_key_create", "pthread_atfork",
                                       "pthread_setspecific", "first_switch", "next_switch", "getcontext", "swapcontext",        "allocation",
                                       "descriptor"};
   const std::string call = std::string(name) + ": " + names[static_cast<int>(p.what)];
@@ -165,7 +168,8 @@ const std::vector<plan>& plans() {
       {kind::allocation, ENOMEM},       {kind::allocation, ENOMEM, true},
       {kind::mmap, ENOMEM},             {kind::mmap, ENOMEM, true},
       {kind::mprotect, ENOMEM},         {kind::mprotect, EACCES},
-      {kind::madvise, EINVAL, true},    {kind::pthread_setspecific, ENOMEM},
+      {kind::madvise, EINVAL, true},    {kind::install_guard, EINVAL, true},
+      {kind::pthread_setspecific, ENOMEM},
       {kind::first_switch, EAGAIN},     {kind::first_switch, EAGAIN, true},
       {kind::next_switch, EAGAIN},      {kind::next_switch, EAGAIN, true},
   };

@@ -23,6 +23,7 @@ enum class kind : unsigned char {
   mmap,
   mprotect,
   madvise,
+  install_guard,
   pthread_key_create,
   pthread_atfork,
   pthread_setspecific,

@@ -6,8 +6,10 @@
 #include <cfenv>
 #include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <system_error>
 
@@ -178,6 +180,73 @@ TEST_CASE("more guard pages than the system allows is an error that names the se
   CHECK(WEXITSTATUS(c.status) >= 20);
 }
 
+TEST_CASE("in a process that has locked its memory stacks are guarded too, and given back") {
+  for (const bool overflows : {false, true}) {
+    const auto c = testing::in_child([overflows] {
+      greenlet first([] { switch_to_parent(); });
+      first.switch_to();
+      if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) _exit(77);
+      std::vector<greenlet> more;
+      for (int n = 0; n < 5; ++n) {
+        more.emplace_back([n] { switch_to_parent(n); });
+        if (more.back().switch_to().get<int>() != n) _exit(20);
+      }
+      if (overflows) greenlet([] { return overflow(0); }).switch_to();
+      more.clear();
+      first = greenlet();
+      trim_stacks();
+      if (counts().stacks != 0) _exit(21);
+      munlockall();
+      std::vector<greenlet> again(10);
+      for (greenlet& g : again) (g = greenlet([] { switch_to_parent(); })).switch_to();
+      _exit(counts().stacks == 10 ? 7 : 22);
+    });
+    if (WIFEXITED(c.status) && WEXITSTATUS(c.status) == 77) {
+      MESSAGE("memory cannot be locked here");
+      return;
+    }
+    if (overflows)
+      CHECK(died_of(c, SIGSEGV));
+    else
+      CHECK((WIFEXITED(c.status) && WEXITSTATUS(c.status) == 7));
+  }
+}
+
+TEST_CASE("a hundred thousand guarded stacks need few mappings, where guards can be advised; others are intact beside them") {
+  const auto c = testing::in_child([] {
+    const auto mappings = [] {
+      int n = 0;
+      if (std::FILE* f = std::fopen("/proc/self/maps", "r")) {
+        for (int byte; (byte = std::getc(f)) != EOF;) n += byte == '\n';
+        std::fclose(f);
+      }
+      return n;
+    };
+    std::vector<greenlet> all;
+    all.reserve(100000);
+    for (int n = 0; n < 100000; ++n) {
+      all.emplace_back([n] {
+        for (;;) switch_to_parent(n);
+      });
+      try {
+        if (all.back().switch_to().get<int>() != n) _exit(20);
+      } catch (const error& e) {
+        _exit(e.code() == errc::stack_limit ? 77 : 21);
+      }
+    }
+    if (mappings() > 5000) _exit(22);
+    for (int n = 0; n < 100000; n += 7)
+      if (all[static_cast<std::size_t>(n)].switch_to().get<int>() != n) _exit(23);
+    all.clear();
+    trim_stacks();
+    _exit(counts().stacks == 0 && mappings() < 500 ? 7 : 24);
+  });
+  REQUIRE(WIFEXITED(c.status));
+  if (WEXITSTATUS(c.status) == 77)
+    MESSAGE("this system's guard pages split mappings");
+  else
+    CHECK(WEXITSTATUS(c.status) == 7);
+}
 TEST_CASE("an overflow hits the guard page: the process dies of SIGSEGV and nothing else is overwritten") {
   for (std::size_t size : {std::size_t{16} * 1024, std::size_t{256} * 1024}) {
     const auto c = testing::in_child([size] {

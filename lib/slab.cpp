@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+// Mapping and guarding.
+#include "slab.hpp"
+
+#include "census.hpp"
+#include "fault.hpp"
+
+#include <greenlet/error.hpp>
+
+#include <cerrno>
+#include <limits>
+#include <new>
+#include <string>
+#include <sys/mman.h>
+#include <system_error>
+#include <unistd.h>
+
+namespace greenlets::detail {
+namespace {
+
+[[noreturn]] void throw_system(int code, const char* call, std::size_t bytes) {
+  throw std::system_error(code, std::system_category(),
+                          std::string(call) + " of a greenlet's stack of " + std::to_string(bytes) + " bytes");
+}
+
+// Linux 6.13, and not yet in the C library's headers.
+int install_guard(void* page, std::size_t bytes) noexcept { return madvise(page, bytes, 102 /* MADV_GUARD_INSTALL */); }
+
+constexpr std::size_t room_for_slab = (sizeof(slab) + 63) & ~std::size_t{63};
+
+bool advise_guards(char* base, std::size_t stride, unsigned slots) noexcept {
+  for (unsigned i = 0; i < slots; ++i)
+    if (GREENLET_MAY_FAIL(install_guard, -1, base + i * stride, page_size()) != 0) return false;
+  return true;
+}
+
+void protect_guard(char* base, std::size_t mapped, std::size_t usable) {
+  if (GREENLET_MAY_FAIL(mprotect, -1, base, page_size(), PROT_NONE) == 0) return;
+  const int code = errno;
+  munmap(base, mapped);
+  if (code != ENOMEM) throw_system(code, "mprotect", usable);
+  throw error(errc::stack_limit, "the system allows no more guarded stacks",
+              "  mprotect: each guard page splits a mapping, and vm.max_map_count bounds their number;\n  " +
+                  std::to_string(census.stacks.load(std::memory_order_relaxed)) + " stacks are mapped");
+}
+
+}  // namespace
+
+std::size_t page_size() noexcept {
+  static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+// Tops that are a whole number of pages apart would meet in the same few lines of every cache.
+char* slab::top(unsigned slot) const noexcept {
+  const std::size_t colour = slot % 16 * 64;
+  return guard(slot) + stride - (slot == slots - 1 ? room_for_slab : 0) - colour;
+}
+
+slab* map_slab(std::size_t usable, unsigned slots, bool& advised) {
+  const std::size_t page = page_size();
+  const std::size_t stride = usable + 2 * page;  // the guard below; above, what the library keeps there
+  if (!advised) slots = 1;
+  while (slots > 1 && stride > std::numeric_limits<std::size_t>::max() / 2 / slots) slots /= 2;
+  void* mapping;
+  for (;; slots /= 2) {
+    mapping = GREENLET_MAY_FAIL(mmap, MAP_FAILED, nullptr, slots * stride, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (mapping != MAP_FAILED) break;
+    if (slots == 1) throw_system(errno, "mmap", usable);
+  }
+  char* const base = static_cast<char*>(mapping);
+  // A stack on a huge page would cost 2 MiB as soon as it is touched. Advice: it may fail.
+  static_cast<void>(GREENLET_MAY_FAIL(madvise, -1, mapping, slots * stride, MADV_NOHUGEPAGE));
+  advised = advised && advise_guards(base, stride, slots);
+  if (!advised) {
+    // The pages that the advice has made guards of already may stay so; but of several stacks only one is kept.
+    if (slots > 1) {
+      munmap(base, slots * stride);
+      return map_slab(usable, 1, advised);
+    }
+    protect_guard(base, stride, usable);
+  }
+  return ::new (static_cast<void*>(base + slots * stride - room_for_slab))
+      slab{base, stride, usable, slots, ~std::uint64_t{0} >> (slab::most - slots), nullptr, nullptr};
+}
+
+void unmap_slab(slab* s) noexcept { munmap(s->base, s->slots * s->stride); }
+
+void give_pages_back(slab& s, unsigned slot) noexcept {
+  char* const low = s.guard(slot) + page_size();
+  std::size_t bytes = s.stride - page_size();
+  if (slot == s.slots - 1) bytes -= page_size();  // where the slab itself is
+  static_cast<void>(GREENLET_MAY_FAIL(madvise, -1, low, bytes, MADV_DONTNEED));
+}
+
+}  // namespace greenlets::detail

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+// slab: a mapping that holds several stacks of one size, each with its guard page.
+#ifndef LIB_SLAB_HPP
+#define LIB_SLAB_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+namespace greenlets::detail {
+
+// Lies at its own end, above the last stack.
+struct slab {
+  static constexpr unsigned most = 64;
+
+  char* base;
+  std::size_t stride;  // bytes from one stack's guard page to the next one's
+  std::size_t usable;  // bytes of each
+  unsigned slots;
+  std::uint64_t free;  // a bit for each
+  slab* previous;      // in the list of those with a free place
+  slab* next;
+
+  char* guard(unsigned slot) const noexcept { return base + slot * stride; }
+  char* top(unsigned slot) const noexcept;
+  std::uint64_t all() const noexcept { return ~std::uint64_t{0} >> (most - slots); }
+};
+
+std::size_t page_size() noexcept;
+
+// Maps one with guard pages. With `advised` they are installed by advice, which leaves the mapping whole; else,
+// or where the system does not know that (before Linux 6.13; locked memory), by protection, and then there is
+// one stack. `advised` is set to what was done. Throws std::system_error (mmap, mprotect), error(stack_limit).
+slab* map_slab(std::size_t usable, unsigned slots, bool& advised);
+void unmap_slab(slab* s) noexcept;
+// Gives the pages of a stack back that nobody uses.
+void give_pages_back(slab& s, unsigned slot) noexcept;
+
+}  // namespace greenlets::detail
+
+#endif
