@@ -22,7 +22,7 @@ function target(text, key, other, limit, ratio) {
 function bar(y, label, ns, longest, width) {
   width = 20 + 560 * log(1 + ns) / log(1 + longest)
   printf "<text x=\"8\" y=\"%d\">%s</text><rect x=\"190\" y=\"%d\" width=\"%.0f\" height=\"14\" fill=\"%s\"/><text x=\"%.0f\" y=\"%d\">%.1f</text>\n",
-    y + 12, label, y, width, label ~ /^greenlet/ ? "#2a7f3f" : "#9aa5b1", 196 + width, y + 12, ns >svg
+    y + 12, label ~ /^greenlet/ ? "lib" label : label, y, width, label ~ /^greenlet/ ? "#2a7f3f" : "#9aa5b1", 196 + width, y + 12, ns >svg
 }
 
 function chart(work, title, i, key, longest, count, j, t) {
@@ -53,8 +53,9 @@ END {
   printf "[" >json
   for (i = 1; i <= keys; ++i) {
     split(order[i], part, SUBSEP)
-    printf "%-16s %-16s %12.2f %10s %10s %8d\n", part[1], part[2], m[order[i]], bytes[order[i]], base ? sprintf("%.2f", m[order[i]] / base) : "", n[order[i]]
-    printf "%s\n  {\"program\": \"%s\", \"work\": \"%s\", \"ns\": %.3f, \"bytes\": %s, \"rounds\": %d}", (i > 1 ? "," : ""), part[1], part[2], m[order[i]], ((order[i] in bytes) ? bytes[order[i]] : "null"), n[order[i]] >json
+    held = (order[i] in bytes) ? bytes[order[i]] : ""
+    printf "%-16s %-16s %12.2f %10s %10s %8d\n", part[1], part[2], m[order[i]], held, base ? sprintf("%.2f", m[order[i]] / base) : "", n[order[i]]
+    printf "%s\n  {\"program\": \"%s\", \"work\": \"%s\", \"ns\": %.3f, \"bytes\": %s, \"rounds\": %d}", (i > 1 ? "," : ""), part[1], part[2], m[order[i]], (held == "" ? "null" : held), n[order[i]] >json
   }
   print "\n]" >json
   print ""

@@ -63,12 +63,12 @@ GREENLET_ALWAYS_INLINE value unloaded(const machine::cargo& c) noexcept {
   return kind & in_memory ? std::move(*reinterpret_cast<value*>(kind - in_memory)) : in_register(c);
 }
 
-#ifdef GREENLET_INLINE_SWITCH
-
 // What `self`, which is running again, finds in its slot. Throws what was thrown there.
 GREENLET_API value arrive(body* self);
 // Puts the floating-point environment of who runs away, and that of `to` in its place.
 GREENLET_API void carry_fp_env(body* to) noexcept;
+
+#ifdef GREENLET_INLINE_SWITCH
 
 // `t` is the calling thread's. One that is unstarted, dead or of another thread is not active on it.
 GREENLET_ALWAYS_INLINE bool is_straight(hot_thread* t, hot_body* to) noexcept {
