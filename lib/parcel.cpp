@@ -23,6 +23,10 @@ namespace {
 
 }  // namespace
 
+parcel parcel_of(const machine::cargo& c) noexcept {
+  return is_thrown(c) ? parcel(thrown_by(c)) : parcel(unloaded(c));
+}
+
 bool is_exit(const std::exception_ptr& e) noexcept {
   try {
     std::rethrow_exception(e);

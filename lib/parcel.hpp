@@ -4,6 +4,7 @@
 #define LIB_PARCEL_HPP
 
 #include <greenlet/detail/hot.hpp>
+#include <greenlet/detail/switch.hpp>
 #include <greenlet/value.hpp>
 
 #include <cxxabi.h>
@@ -28,6 +29,9 @@ struct parcel {
   explicit parcel(value&& v) noexcept : sent(std::move(v)) {}
   explicit parcel(std::exception_ptr&& e) noexcept : thrown(std::move(e)) {}
 };
+
+// What inline code has carried.
+parcel parcel_of(const machine::cargo& c) noexcept;
 
 // Whether it refers to a greenlet_exit, or to something derived from it.
 bool is_exit(const std::exception_ptr& e) noexcept;

@@ -148,7 +148,7 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   t.current.store(to, std::memory_order_relaxed);
   const machine::cargo got = machine::jump(from->place(), to->place(), t.machine, in_slot);
   // By inline code there is nothing more to do, for nothing else was due.
-  if (!is_in_slot(got)) return parcel(unloaded(got));
+  if (!is_in_slot(got)) return parcel_of(got);
   // Out of the slot before any user code can run, for that code may send us something else.
   parcel mine = std::exchange(from->slot, {});
   settle(t, how);

@@ -172,10 +172,15 @@ class GREENLET_API greenlet {
         }
       }
     }();
-    return detail::throw_in(*this, std::move(thrown));
+    using D = std::decay_t<E>;
+    if constexpr (!std::is_same_v<D, std::exception_ptr> && std::is_nothrow_copy_constructible_v<D> &&
+                  std::is_nothrow_move_constructible_v<D>)
+      return detail::throw_in(*this, body_, std::move(thrown), detail::throw_ops_of<D>::ops);
+    else
+      return detail::throw_in(*this, std::move(thrown));
   }
   /// Throws greenlet_exit.
-  value throw_in() const { return detail::throw_in(*this, std::make_exception_ptr(greenlet_exit())); }
+  value throw_in() const { return throw_in(greenlet_exit()); }
 
   /// Gives an unstarted greenlet what it is to run, in place of what it had.
   /// Switches: no, unless the old callable's destructor does. Thread: any, but not two at once.

@@ -134,7 +134,7 @@ int greenlets::detail::switch_to_parent_slowly(void* payload, void** result) {
 
 int greenlets::detail::land(const machine::cargo& c, body* self, void** result) {
   if (result) *result = nullptr;
-  parcel got = is_in_slot(c) ? arrived(self) : parcel(unloaded(c));
+  parcel got = is_in_slot(c) ? arrived(self) : parcel_of(c);
   note_received({});
   return receive(std::move(got), result);
 }

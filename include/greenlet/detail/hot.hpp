@@ -62,11 +62,15 @@ struct hot_thread {
 constexpr std::uint32_t attention_fp_env = 1;
 
 // What a switch carries: nothing (null); or a value's operations, and the one word of it; or, with this bit,
-// the address of a value, on the stack of who has switched; or this: what is sent or thrown lies in the slot of
-// the one who arrives, and there is more to do for him.
+// the address of a value, on the stack of who has switched; or, with these, what is thrown and how; or this: what
+// is sent or thrown lies in the slot of the one who arrives, and there is more to do for him.
 constexpr std::uintptr_t in_memory = 2;
+constexpr std::uintptr_t to_be_thrown = 3;
 inline const machine::cargo in_slot{reinterpret_cast<void*>(1), nullptr};
 inline bool is_in_slot(const machine::cargo& c) noexcept { return reinterpret_cast<std::uintptr_t>(c.kind) == 1; }
+inline bool is_thrown(const machine::cargo& c) noexcept {
+  return (reinterpret_cast<std::uintptr_t>(c.kind) & to_be_thrown) == to_be_thrown;
+}
 
 // The calling thread's record; before it has one, a record that asks for attention and owns nobody.
 extern GREENLET_API __thread hot_thread* hot_thread_v1 __attribute__((tls_model("initial-exec")));

@@ -9,6 +9,9 @@
 
 #include <cstdint>
 #include <cstring>
+#include <cxxabi.h>
+#include <exception>
+#include <typeinfo>
 #include <utility>
 
 #define GREENLET_ALWAYS_INLINE __attribute__((always_inline)) inline
@@ -68,7 +71,44 @@ GREENLET_API value arrive(body* self);
 // Puts the floating-point environment of who runs away, and that of `to` in its place.
 GREENLET_API void carry_fp_env(body* to) noexcept;
 
+// An exception that nobody else refers to, and that was never thrown, crosses as the object itself: thrown by the
+// one who arrives, in his own frame, it costs what a throw costs. Rethrowing costs another exception object, and
+// the unwinding of whoever does it.
+struct alignas(8) throw_ops {
+  const std::type_info* type;
+  void (*destroy)(void*);
+};
+
+template <class E>
+struct throw_ops_of {
+  static void destroy(void* object) noexcept { static_cast<E*>(object)->~E(); }
+  static constexpr throw_ops ops{&typeid(E), &destroy};
+};
+
+// An exception_ptr is one counted pointer to the object.
+static_assert(sizeof(std::exception_ptr) == sizeof(void*));
+
+GREENLET_ALWAYS_INLINE machine::cargo loaded(std::exception_ptr&& thrown, const throw_ops& how) noexcept {
+  machine::cargo c;
+  c.kind = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(&how) | to_be_thrown);
+  std::memcpy(&c.word, static_cast<void*>(&thrown), sizeof c.word);
+  void* const nothing = nullptr;
+  std::memcpy(static_cast<void*>(&thrown), &nothing, sizeof nothing);
+  return c;
+}
+
+inline std::exception_ptr thrown_by(const machine::cargo& c) noexcept {
+  std::exception_ptr e;
+  std::memcpy(static_cast<void*>(&e), &c.word, sizeof c.word);
+  return e;
+}
+
 #ifdef GREENLET_INLINE_SWITCH
+
+[[noreturn]] GREENLET_ALWAYS_INLINE void throw_now(const machine::cargo& c) {
+  const auto& how = *reinterpret_cast<const throw_ops*>(reinterpret_cast<std::uintptr_t>(c.kind) - to_be_thrown);
+  abi::__cxa_throw(c.word, const_cast<std::type_info*>(how.type), how.destroy);
+}
 
 // `t` is the calling thread's. One that is unstarted, dead or of another thread is not active on it.
 GREENLET_ALWAYS_INLINE bool is_straight(hot_thread* t, hot_body* to) noexcept {
@@ -82,7 +122,11 @@ GREENLET_ALWAYS_INLINE bool is_straight(hot_thread* t, hot_body* to) noexcept {
 }
 
 GREENLET_ALWAYS_INLINE value landed(const machine::cargo& c, body* self) {
-  if (__builtin_expect(reinterpret_cast<std::uintptr_t>(c.kind) & 3, 0)) return is_in_slot(c) ? arrive(self) : unloaded(c);
+  if (__builtin_expect(reinterpret_cast<std::uintptr_t>(c.kind) & 3, 0)) {
+    if (is_in_slot(c)) return arrive(self);
+    if (is_thrown(c)) throw_now(c);
+    return unloaded(c);
+  }
   return in_register(c);
 }
 
@@ -103,6 +147,14 @@ GREENLET_ALWAYS_INLINE value switch_to(const greenlet& target, body* b, const ma
   return switch_to(target, unloaded(c));
 }
 
+GREENLET_ALWAYS_INLINE value throw_in(const greenlet& target, body* b, std::exception_ptr&& thrown, const throw_ops& how) {
+  hot_thread* const t = hot_thread_v1;
+  hot_body* const to = reinterpret_cast<hot_body*>(b);
+  hot_body* const from = reinterpret_cast<hot_body*>(t->current.load(std::memory_order_relaxed));
+  if (to != from && is_straight(t, to)) return go_straight(t, from, to, loaded(std::move(thrown), how));
+  return throw_in(target, std::move(thrown));
+}
+
 GREENLET_ALWAYS_INLINE value switch_to_parent(const machine::cargo& c) {
   hot_thread* const t = hot_thread_v1;
   hot_body* const from = reinterpret_cast<hot_body*>(t->current.load(std::memory_order_relaxed));
@@ -115,6 +167,9 @@ GREENLET_ALWAYS_INLINE value switch_to_parent(const machine::cargo& c) {
 
 #else
 
+inline value throw_in(const greenlet& target, body*, std::exception_ptr&& thrown, const throw_ops&) {
+  return throw_in(target, std::move(thrown));
+}
 inline value switch_to(const greenlet& target, body*, const machine::cargo& c) { return switch_to(target, unloaded(c)); }
 inline value switch_to_parent(const machine::cargo& c) { return switch_to_parent(unloaded(c)); }
 
