@@ -36,7 +36,8 @@ union value_storage {
   void copy(const value_storage& from, std::size_t words) noexcept {
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // the words that are not in use are not copied
+#pragma GCC diagnostic ignored "-Wuninitialized"  // an object need not fill its words
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
     __builtin_memcpy(bytes, from.bytes, sizeof(void*));
     if (words > 1) __builtin_memcpy(bytes + sizeof(void*), from.bytes + sizeof(void*), 2 * sizeof(void*));
