@@ -36,8 +36,7 @@ union value_storage {
   void copy(const value_storage& from, std::size_t words) noexcept {
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // an object need not fill its words
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // the words that are not in use are not copied
 #endif
     __builtin_memcpy(bytes, from.bytes, sizeof(void*));
     if (words > 1) __builtin_memcpy(bytes + sizeof(void*), from.bytes + sizeof(void*), 2 * sizeof(void*));
@@ -99,6 +98,8 @@ struct value_ops_of {
       std::memcpy(&word, &object, sizeof object);
       std::memcpy(s.bytes, &word, sizeof word);
     } else {
+      // Whole words are copied, which an object need not fill; the compiler is to take them for written.
+      if constexpr (sizeof(T) > sizeof(void*)) __asm__("" : "=m"(s.bytes));
       ::new (static_cast<void*>(s.bytes)) T(std::forward<U>(from));
     }
   }
@@ -147,7 +148,10 @@ class GREENLET_API value {
     ops_ = &detail::value_ops_of<D>::ops;
   }
 
-  value(value&& other) noexcept { take_from(other); }
+  value(value&& other) noexcept {
+    __asm__("" : "=m"(storage_.bytes));  // to be taken for written, though words that are not in use are not
+    take_from(other);
+  }
   value& operator=(value&& other) noexcept {
     if (this != &other) {
       value old(std::move(*this));  // destroyed last: its destructor may look at us
