@@ -117,8 +117,9 @@ start_resolver make_resolver_of(greenlet_resolver* f, void* data) {
 
 using namespace greenlets::detail;
 
+// straight.cpp compares with its address, in assembly, which link-time optimisation does not see.
 extern "C" __attribute__((visibility("hidden"))) char greenlet_c_nothing;
-char greenlet_c_nothing;
+__attribute__((used)) char greenlet_c_nothing;
 
 void* greenlet_nothing() { return &greenlet_c_nothing; }
 
