@@ -114,6 +114,26 @@ TEST_CASE("192: an object that drops the greenlet it is sent to whenever it is m
   CHECK(restless::alive == 0);
 }
 
+TEST_CASE("192: ... and makes another, in the same memory, which is not taken for it") {
+  greenlet g, other;
+  int received = 0;
+  g = greenlet([] { switch_to_parent(); });
+  g.switch_to();
+  {
+    const scoped_at_move guard([&] {
+      if (other) return;
+      g = greenlet();
+      other = greenlet([&] {
+        for (;;) received += switch_to_parent().has_value();
+      });
+      other.switch_to();
+    });
+    const greenlet* const handle = &g;
+    CHECK(testing::error_of([&] { handle->switch_to(restless(5)); }) == errc::empty_handle);
+  }
+  CHECK(received == 0);
+}
+
 TEST_CASE("15, 192, B1, B9: a callable that uses its greenlet, and switches, at every move is not moved under a lock") {
   const testing::child c = testing::in_child([] {
     alarm(10);  // were the lock held it would wait for itself

@@ -138,7 +138,9 @@ class GREENLET_API greenlet {
     if constexpr (sizeof...(A) == 0) {
       return detail::switch_to(*this, body_, detail::machine::cargo());
     } else if constexpr (sizeof...(A) == 1 && (detail::goes_in_register<A> && ...)) {
-      return detail::switch_to(*this, body_, detail::loaded_one(std::forward<A>(arguments)...));
+      // First, for it may be user code that gives this handle another greenlet.
+      const detail::machine::cargo sent = detail::loaded_one(std::forward<A>(arguments)...);
+      return detail::switch_to(*this, body_, sent);
     } else {
       value sent = detail::pack(std::forward<A>(arguments)...);
       return detail::switch_to(*this, body_, detail::loaded(sent));
