@@ -561,30 +561,6 @@ TEST_CASE("167: the library's own functions are no cancellation points") {
   CHECK(log.back() == "not cancelled");
 }
 
-TEST_CASE("unraisable handlers that switch leave the thread as cancellable as it was, in whatever order they end") {
-  // The one that began second put back what it had found, and the thread could not be cancelled any more.
-  const auto cancellable = [] {
-    int state = 0;
-    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
-    pthread_setcancelstate(state, nullptr);
-    return state == PTHREAD_CANCEL_ENABLE;
-  };
-  const unraisable_handler before =
-      set_unraisable_handler([](const greenlet&, const std::exception_ptr&) { switch_to_parent(); });
-  const auto reports = [] { report_unraisable(greenlet(), std::make_exception_ptr(42)); };
-  greenlet first(reports), second(reports);
-  first.switch_to();
-  second.switch_to();
-  CHECK_FALSE(cancellable());
-  first.switch_to();
-  CHECK_FALSE(cancellable());
-  second.switch_to();
-  CHECK(cancellable());
-  CHECK(first.dead());
-  CHECK(second.dead());
-  set_unraisable_handler(before);
-}
-
 TEST_CASE("2: greenlet_exit is not taken for a forced unwind, nor for a std::exception") {
   events log;
   greenlet g([&] {

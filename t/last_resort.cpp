@@ -148,3 +148,27 @@ TEST_CASE("139, 167: pthread_exit below code without unwind information: the gre
   CHECK(testing::error_of([&] { lost.switch_to(); }) == errc::thread_exited);
 }
 #endif
+
+TEST_CASE("unraisable handlers that switch leave the thread as cancellable as it was, in whatever order they end") {
+  // The one that began second put back what it had found, and the thread could not be cancelled any more.
+  const auto cancellable = [] {
+    int state = 0;
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
+    pthread_setcancelstate(state, nullptr);
+    return state == PTHREAD_CANCEL_ENABLE;
+  };
+  const unraisable_handler before =
+      set_unraisable_handler([](const greenlet&, const std::exception_ptr&) { switch_to_parent(); });
+  const auto reports = [] { report_unraisable(greenlet(), std::make_exception_ptr(42)); };
+  greenlet first(reports), second(reports);
+  first.switch_to();
+  second.switch_to();
+  CHECK_FALSE(cancellable());
+  first.switch_to();
+  CHECK_FALSE(cancellable());
+  second.switch_to();
+  CHECK(cancellable());
+  CHECK(first.dead());
+  CHECK(second.dead());
+  set_unraisable_handler(before);
+}
