@@ -527,21 +527,31 @@ TEST_CASE("asking who runs, when what is unwound first ends the thread's greenle
   }).join();
 }
 
+namespace {
+
+// Ends a greenlet by an exit with this payload, and returns what is received for it.
+void* receive_exit(void* payload, void (*release)(void*)) {
+  const greenlet g([] { greenlets::switch_to_parent(); });
+  g.switch_to();
+  greenlet_exception_t* const e = greenlet_exception_new_exit(payload, release);
+  void* answer = nullptr;
+  CHECK(greenlet_throw(greenlets::c_pointer(g), e, &answer) == GREENLET_OK);
+  greenlet_exception_unref(e);
+  return answer;
+}
+
+}  // namespace
+
 TEST_CASE("a received exit outlives the last error: its payload is the receiver's until the next switch") {
   // greenlet_clear_error() released it.
   static int released;
   released = 0;
   int object = 0;
-  const greenlet g([] { greenlets::switch_to_parent(); });
-  g.switch_to();
-  greenlet_exception_t* e = greenlet_exception_new_exit(&object, [](void*) { ++released; });
-  void* answer = nullptr;
-  CHECK(greenlet_throw(greenlets::c_pointer(g), e, &answer) == GREENLET_OK);
-  greenlet_exception_unref(e);
+  void* const answer = receive_exit(&object, [](void*) { ++released; });
   greenlet_clear_error();
   CHECK(answer == &object);
   CHECK(released == 0);
-  e = greenlet_received_exit();
+  greenlet_exception_t* const e = greenlet_received_exit();
   CHECK(greenlet_exception_payload(e) == &object);
   greenlet_exception_unref(e);
   greenlet_switch(greenlet_current(), nullptr, nullptr);
@@ -554,19 +564,14 @@ TEST_CASE("a switch that is refused releases nothing: what was received stays") 
   released = 0;
   const clean at_end;
   int object = 0;
-  const greenlet g([] { greenlets::switch_to_parent(); });
-  g.switch_to();
-  greenlet_exception_t* e = greenlet_exception_new_exit(&object, [](void*) { ++released; });
-  void* answer = nullptr;
-  CHECK(greenlet_throw(greenlets::c_pointer(g), e, &answer) == GREENLET_OK);
-  greenlet_exception_unref(e);
+  void* const answer = receive_exit(&object, [](void*) { ++released; });
   CHECK(answer == &object);
   CHECK(greenlet_switch_to_parent(nullptr, nullptr) == GREENLET_MAIN_PARENT);
   c_greenlet nothing(nullptr);
   CHECK(greenlet_switch(nothing, nullptr, nullptr) == GREENLET_NO_RUN);
   CHECK(greenlet_switch(nullptr, nullptr, nullptr) == GREENLET_EMPTY_HANDLE);
   CHECK(released == 0);
-  e = greenlet_received_exit();
+  greenlet_exception_t* const e = greenlet_received_exit();
   CHECK(greenlet_exception_payload(e) == &object);
   greenlet_exception_unref(e);
   greenlet_switch(greenlet_current(), nullptr, nullptr);

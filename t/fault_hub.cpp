@@ -109,7 +109,7 @@ struct spawning : hub_scenario {
       hub::yield();
       return large{2};
     });
-    auto b = hub::spawn([big = large{3}] {
+    auto b = hub::spawn([big = large{3}] {  // which a timer wakes
       hub::sleep_for(std::chrono::milliseconds(1));
       return big;
     });

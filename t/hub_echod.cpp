@@ -286,7 +286,8 @@ TEST_CASE("without descriptors left it serves those it has, and accepts again wh
       while (!leave.wait(milliseconds(5)))
         if (!exchange(c)) ++wrong;
     }));
-  // It has no place for more; the others wait in the kernel's queue.
+  // It has no place for more; the others wait in the kernel's queue. That nothing happens has no event to wait
+  // for: the wait is over when it has tried three times in vain, and is longer, never wrong, on a slow machine.
   for (std::size_t last = 0; served < 30 || last != served;) {
     last = served;
     hub::sleep_for(milliseconds(60));  // three of its attempts

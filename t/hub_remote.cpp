@@ -82,6 +82,29 @@ TEST_CASE("what a posted function throws goes to the unraisable handler, and the
   reported.seen.clear();
 }
 
+namespace {
+
+greenlet hub_of_this_thread() {
+  greenlet found;
+  hub::run([&] { found = current().parent(); });
+  return found;
+}
+
+// One that throws this into the hub when it is told to end.
+greenlet throws_when_dropped(const greenlet& the_hub, const std::exception_ptr& e) {
+  greenlet g([&the_hub, e] {
+    try {
+      switch_to_parent();
+    } catch (const greenlet_exit&) {
+      the_hub.throw_in(e);
+    }
+  });
+  g.switch_to();
+  return g;
+}
+
+}  // namespace
+
 TEST_CASE("what is thrown into the hub while it takes messages costs none of them") {
   // It went through libuv's frames, and the rest of the messages had gone. Somebody drops a greenlet that
   // throws into whoever unwinds it; that is the hub, after it has begun its turn.
@@ -90,16 +113,8 @@ TEST_CASE("what is thrown into the hub while it takes messages costs none of the
   std::exception_ptr stray;
   SUBCASE("what is no std::exception") { stray = std::make_exception_ptr(42); }
   SUBCASE("a std::exception") { stray = std::make_exception_ptr(std::runtime_error("stray")); }
-  greenlet the_hub;
-  hub::run([&] { the_hub = current().parent(); });
-  greenlet dropped([&] {
-    try {
-      switch_to_parent();
-    } catch (const greenlet_exit&) {
-      the_hub.throw_in(stray);
-    }
-  });
-  dropped.switch_to();
+  greenlet the_hub = hub_of_this_thread();
+  greenlet dropped = throws_when_dropped(the_hub, stray);
   const weak_greenlet again(dropped);
   events called;
   hub::event all;
@@ -121,16 +136,8 @@ TEST_CASE("what is thrown into the hub while it takes messages costs none of the
 
 TEST_CASE("an exit that is thrown into the hub while it takes messages ends it, and destroys them uncalled") {
   unraisables reported;
-  greenlet the_hub;
-  hub::run([&] { the_hub = current().parent(); });
-  greenlet dropped([&] {
-    try {
-      switch_to_parent();
-    } catch (const greenlet_exit&) {
-      the_hub.throw_in(greenlet_exit());
-    }
-  });
-  dropped.switch_to();
+  greenlet the_hub = hub_of_this_thread();
+  greenlet dropped = throws_when_dropped(the_hub, std::make_exception_ptr(greenlet_exit()));
   const weak_greenlet again(dropped);
   int called = 0, destroyed = 0;
   hub::spawn([&, reach = hub::this_hub()] {

@@ -8,6 +8,7 @@
 
 int main() {
   greenlets::hub::spawn([] { std::puts("spawned"); });
+  // Time is what is waited for, so that timers are linked and work; t/consumer/run compares what is printed.
   greenlets::hub::sleep_for(std::chrono::milliseconds(1));
   std::puts("slept");
 }
