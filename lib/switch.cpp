@@ -40,9 +40,9 @@ void drop_guests(thread_record& t) noexcept {
     if (body* b = std::exchange(g, nullptr)) unref(b);
 }
 
-void refuse_in_hook(thread_record& t) {
-  if (t.wants(attention::in_hook))
-    throw error(errc::in_hook, "a hook on a greenlet's switches must not switch", "  running: " + describe(t.running()));
+body* parent_of_running(thread_record& t) {
+  if (body* const parent = t.running()->parent.load(std::memory_order_relaxed)) return parent;
+  throw error(errc::main_parent, "a main greenlet has no parent to switch to", "  " + describe(t.running()));
 }
 
 // A switch to oneself, or to somebody in whose place one finds oneself.
@@ -79,7 +79,7 @@ parcel deliver(thread_record& t, body* target, parcel&& p, pinned& pin) {
 // The same after user code may have run, and with a reference that is given away.
 parcel send_kept(thread_record& t, guest kept, parcel&& p) {
   pinned pin(t);
-  refuse_in_hook(t);
+  check_no_hook(t);
   enter(t);
   return deliver(t, kept.hand_over(), std::move(p), pin);
 }
@@ -209,7 +209,7 @@ GREENLET_CATCHES_FORCED_UNWIND parcel exchange(body* target, parcel&& p) {
   pinned pin;
   if (t.is_busy()) {
     pin.pin(t);
-    refuse_in_hook(t);
+    check_no_hook(t);
     guest kept(t, target ? target->self : greenlet());
     try {
       enter_slowly(t);
@@ -220,9 +220,7 @@ GREENLET_CATCHES_FORCED_UNWIND parcel exchange(body* target, parcel&& p) {
     }
     if (target) target = kept.hand_over();
   }
-  if (!target) target = t.running()->parent.load(std::memory_order_relaxed);
-  if (!target) throw error(errc::main_parent, "a main greenlet has no parent to switch to", "  " + describe(t.running()));
-  return deliver(t, target, std::move(p), pin);
+  return deliver(t, target ? target : parent_of_running(t), std::move(p), pin);
 }
 
 value switch_to(const greenlet& target, value&& sent) { return open(send(target, parcel(std::move(sent)))); }
@@ -254,13 +252,10 @@ value switch_to_parent(value&& sent) {
   pinned pin;
   if (t.is_busy()) {
     pin.pin(t);
-    refuse_in_hook(t);
+    check_no_hook(t);
     enter_slowly(t);
   }
-  body* const parent = t.running()->parent.load(std::memory_order_relaxed);
-  if (!parent)
-    throw error(errc::main_parent, "a main greenlet has no parent to switch to", "  " + describe(t.running()));
-  return open(deliver(t, parent, parcel(std::move(sent)), pin));
+  return open(deliver(t, parent_of_running(t), parcel(std::move(sent)), pin));
 }
 
 }  // namespace greenlets::detail
