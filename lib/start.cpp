@@ -74,7 +74,7 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   unlist(t, self);
   if (t.wants(attention::fp_env)) carry_fp_env(t, next);
   end_fp_env(t, self);
-  self->active_on = nullptr;
+  self->active_on.store(nullptr, std::memory_order_relaxed);
   self->state.store(t.unwinding ? life::unwound : life::finished, std::memory_order_release);
   next->slot = std::move(p);
   *t.exceptions = next->exceptions;
@@ -136,7 +136,7 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
     b->memory = memory;
     b->where = memory->parked;
     b->fiber = &memory->fiber;
-    b->active_on = &t;
+    b->active_on.store(&t, std::memory_order_relaxed);
     begin_fp_env(t, b);
     b->kills = t.unwinding;
     if (resolved) {

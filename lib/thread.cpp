@@ -111,7 +111,7 @@ void end_record(thread_record& t) noexcept {
   t.exited.store(true, std::memory_order_release);
   t.main->held = nullptr;
   free_c_record(t.main);
-  t.main->active_on = nullptr;
+  t.main->active_on.store(nullptr, std::memory_order_relaxed);
   t.main->state.store(life::unwound, std::memory_order_release);
   if (record == &t) {
     set_record(nullptr);
@@ -149,7 +149,7 @@ thread_record::thread_record()
     sanitizer::describe_native(native);
   }
   main->fiber = &native;
-  main->active_on = this;
+  main->active_on.store(this, std::memory_order_relaxed);
   main->owner.store(this, std::memory_order_relaxed);
   main->state.store(life::active, std::memory_order_relaxed);
   ref(*this);  // the main body's

@@ -24,7 +24,7 @@ void give_up(thread_record& t, body* b) noexcept {
   unhook(t, b);
   b->memory = nullptr;
   end_fp_env(t, b);
-  b->active_on = nullptr;
+  b->active_on.store(nullptr, std::memory_order_relaxed);
   b->state.store(life::unwound, std::memory_order_release);
   // User code: only now that it is dead. An exit that it could not take is no news.
   if (std::exception_ptr held = take_held(t, b); held && !is_exit(held)) report_unraisable(b, std::move(held));
@@ -74,7 +74,7 @@ void survive(thread_record& t, body* self) noexcept {
   ref(t);
   t.survivor = std::exchange(self->memory, nullptr);
   end_fp_env(t, self);
-  self->active_on = nullptr;
+  self->active_on.store(nullptr, std::memory_order_relaxed);
   unhook(t, self);
   self->state.store(life::unwound, std::memory_order_release);
   if (std::exchange(self->orphan, false)) unref(self);
@@ -144,6 +144,7 @@ void leave_survivor(thread_record& t, parcel&& result) noexcept {
   }
   t.main->slot = std::move(result);
   *t.exceptions = t.main->exceptions;
+  if (self->own_fp_env) machine::load(t.fp_env);  // which was put away when control came here
   t.left = self;
   t.left_stack = own;
   t.left_by_force = true;  // nobody will use this stack again

@@ -2,6 +2,7 @@
 // unwind_thread(): what a thread's exit does, on request; and who is told before it.
 #include "testing.hpp"
 
+#include <cfenv>
 #include <exception>
 #include <memory>
 #include <pthread.h>
@@ -88,6 +89,21 @@ TEST_CASE("137: it may be called again, and the thread's exit does the rest") {
     kept.switch_to();
   });
   CHECK(log == events{"last told", "~last"});
+}
+
+TEST_CASE("137: the thread's floating-point environment is there again when a survivor with its own has ended") {
+  on_thread([] {
+    greenlet g(attributes().preserve_fp_env(), [] {
+      std::fesetround(FE_UPWARD);
+      unwind_thread();
+      CHECK(std::fegetround() == FE_UPWARD);
+      CHECK(greenlet([] { return std::fegetround(); }).switch_to().get<int>() == FE_UPWARD);
+      return 5;
+    });
+    std::fesetround(FE_DOWNWARD);
+    CHECK(g.switch_to().get<int>() == 5);
+    CHECK(std::fegetround() == FE_DOWNWARD);
+  });
 }
 
 TEST_CASE("27: in destructors: of a local, of a thread_local, of a greenlet that is being unwound") {

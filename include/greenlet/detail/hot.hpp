@@ -46,7 +46,7 @@ struct hot_thread;
 // The beginning of every body.
 struct hot_body {
   machine::context where;           // while suspended
-  hot_thread* active_on = nullptr;  // its thread, while it is active, else null
+  std::atomic<hot_thread*> active_on{nullptr};  // its thread, while it is active, else null; others may look
   std::atomic<body*> parent{nullptr};
   exception_state exceptions;  // while suspended
 };

@@ -112,7 +112,7 @@ inline std::exception_ptr thrown_by(const machine::cargo& c) noexcept {
 
 // `t` is the calling thread's. One that is unstarted, dead or of another thread is not active on it.
 GREENLET_ALWAYS_INLINE bool is_straight(hot_thread* t, hot_body* to) noexcept {
-  if (__builtin_expect(!to || to->active_on != t, 0)) return false;
+  if (__builtin_expect(!to || to->active_on.load(std::memory_order_relaxed) != t, 0)) return false;
   const std::uint32_t attention = t->attention.load(std::memory_order_relaxed);
   if (__builtin_expect(attention != 0, 0)) {
     if (attention != attention_fp_env) return false;
