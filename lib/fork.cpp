@@ -4,6 +4,7 @@
 // destroyed, for what is on their stacks may be half made, and other threads' locks may be held.
 #include "census.hpp"
 #include "fault.hpp"
+#include "sanitizer.hpp"
 #include "threads.hpp"
 
 #include <cerrno>
@@ -24,9 +25,11 @@ void before() {
   lock_lineage();
   body_lock::lock_all();
   context_lock::lock_all();
+  sanitizer::lock_for_fork();
 }
 
 void unlock() noexcept {
+  sanitizer::unlock_after_fork();
   context_lock::unlock_all();
   body_lock::unlock_all();
   unlock_lineage();

@@ -11,6 +11,7 @@
 
 #include <csignal>
 #include <cstddef>
+#include <mutex>
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -67,6 +68,34 @@ struct fiber {
 #endif
 };
 
+// LeakSanitizer's list of roots has a lock of its own, which nobody takes over a fork(): the child would
+// wait for ever for a thread that held it. The library comes to that lock through this one, and takes it.
+#ifdef GREENLET_ASAN
+inline std::mutex roots;
+
+inline void add_root(const void* low, std::size_t size) noexcept {
+  const std::lock_guard lock(roots);
+  __lsan_register_root_region(low, size);
+}
+
+inline void remove_root(const void* low, std::size_t size) noexcept {
+  const std::lock_guard lock(roots);
+  __lsan_unregister_root_region(low, size);
+}
+#endif
+
+inline void lock_for_fork() noexcept {
+#ifdef GREENLET_ASAN
+  roots.lock();
+#endif
+}
+
+inline void unlock_after_fork() noexcept {
+#ifdef GREENLET_ASAN
+  roots.unlock();
+#endif
+}
+
 // The stack that the calling thread came with.
 inline void describe_native([[maybe_unused]] fiber& f) noexcept {
 #ifdef GREENLET_ASAN
@@ -89,7 +118,7 @@ inline void created([[maybe_unused]] fiber& f, [[maybe_unused]] void* low, [[may
   f.low = low;
   f.size = size;
   // LeakSanitizer looks on the stack that a thread is running on, and nowhere else.
-  __lsan_register_root_region(low, size);
+  add_root(low, size);
 #endif
 #ifdef GREENLET_TSAN
   f.handle = __tsan_create_fiber(0);
@@ -103,7 +132,7 @@ inline void destroyed([[maybe_unused]] fiber& f) noexcept {
 #ifdef GREENLET_ASAN
   // What lay there must not stay poisoned for whoever maps these addresses next.
   ASAN_UNPOISON_MEMORY_REGION(f.low, f.size);
-  __lsan_unregister_root_region(f.low, f.size);
+  remove_root(f.low, f.size);
 #endif
 #ifdef GREENLET_TSAN
   __tsan_destroy_fiber(f.handle);
@@ -140,7 +169,7 @@ inline void leave([[maybe_unused]] fiber& from, [[maybe_unused]] fiber& to, [[ma
   if (from.native) {
     constexpr std::size_t room = 4096;  // for the registers, which are saved below this frame's address
     from.left_at = static_cast<const char*>(__builtin_frame_address(0)) - room;
-    __lsan_register_root_region(from.left_at, bytes_above(from, from.left_at));
+    add_root(from.left_at, bytes_above(from, from.left_at));
   }
   // Poison left by frames that a forced unwind or a kill went over would be reported later.
   __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake_stack, to.low, to.size);
@@ -157,7 +186,7 @@ inline void arrive([[maybe_unused]] fiber& self) noexcept {
   self.fake_stack = nullptr;
   __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
   if (self.left_at) {
-    __lsan_unregister_root_region(self.left_at, bytes_above(self, self.left_at));
+    remove_root(self.left_at, bytes_above(self, self.left_at));
     self.left_at = nullptr;
   }
 #endif
