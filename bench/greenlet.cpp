@@ -10,7 +10,8 @@
 //   throw_in_place a throw and its catch, in the same frame
 //   million        1,000,000 suspended greenlets: the time to make and start one, and its memory
 //   hot_among      switch, while 1,000,000 others are suspended
-//   handle         a handle copied and dropped on its own thread
+//   handle         a handle of a suspended greenlet copied and dropped on its thread
+//   handle_idle    the same of one that was never started, which all threads count alike
 //   shared_ptr     the same of a std::shared_ptr, in a program with threads
 //   current, dead  current(), g.dead()
 #include "bench.h"
@@ -115,13 +116,20 @@ void hot_among(long) {
   finish((now_ns() - begin) / n / 2, 0);
 }
 
-void handle(long n) {
-  const greenlet g(loop);
+void copies(const greenlet& g, long n) {
   for (long i = 0; i < n; ++i) {
     const greenlet copy(g);
     USE(copy);
   }
 }
+
+void handle(long n) {
+  const greenlet g(loop);
+  g.switch_to();
+  copies(g, n);
+}
+
+void handle_idle(long n) { copies(greenlet(loop), n); }
 
 void shared_ptr(long n) {
   std::thread([] {}).join();  // from now on its counts are atomic
@@ -157,6 +165,7 @@ constexpr work works[] = {{"switch", just_switch, 3000000, 2},
                           {"million", million, 1, 1},
                           {"hot_among", hot_among, 1, 1},
                           {"handle", handle, 5000000, 1},
+                          {"handle_idle", handle_idle, 5000000, 1},
                           {"shared_ptr", shared_ptr, 5000000, 1},
                           {"current", just_current, 5000000, 1},
                           {"dead", dead, 5000000, 1},

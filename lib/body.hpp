@@ -58,6 +58,7 @@ struct body : hot_body {
   bool orphan = false;     // its last handle went while it ran: the thread holds that reference until it is left
   bool beginning = false;  // a callable that it will not run is being destroyed, before its function begins
   bool ending = false;     // its function is over, and what it ran is being destroyed
+  bool last_is_queued = false;  // its thread has taken a reference when only the queue had one
   bool abandoned = false;  // it refused to be killed: the thread holds the last reference until it is dead
   parcel slot;             // what it is to find when it goes on; filled just before the jump
 
@@ -71,7 +72,6 @@ struct body : hot_body {
   unsigned kills = 0;                  // rounds of its thread's exit that it has survived
 
   // --- Life and description.
-  std::atomic<std::size_t> strong{1};
   std::atomic<std::size_t> weak{1};  // the strong ones together hold one
   body_lock lock;                    // over parent, name, run, user data, variables, and the step from unstarted to active
   const bool main;
@@ -92,9 +92,12 @@ struct body : hot_body {
   const std::uint64_t id;
   greenlet self;                     // current()'s answer: not counted
 
-  explicit body(bool is_main);
+  body(bool is_main, std::uint64_t number);
   ~body();
   body(const body&) = delete;
+  // From those that this thread has freed, and to them.
+  static void* operator new(std::size_t size);
+  static void operator delete(void* memory) noexcept;
   body& operator=(const body&) = delete;
 
   bool is(life l) const noexcept { return state.load(std::memory_order_acquire) == l; }
@@ -120,6 +123,21 @@ void restore_parent(body* b, body* parent) noexcept;
 // c/record.cpp: frees what the C interface keeps of it, which may be user code.
 void free_c_record(body* b) noexcept;
 
+// references.cpp
+// How many there are. For its own thread, or when it is not active.
+std::ptrdiff_t references(const body* b) noexcept;
+// Makes it inactive: its thread, which has counted apart until now, does so no more. While the thread ends, under
+// the lock and with a reference that the caller holds: others may not be able to give it theirs any more.
+void end_own_count(body* b) noexcept;
+void count_together(body* b) noexcept;
+// Drops the reference that waits in the queue of `t`, which is the calling thread's, unless it is the last. Returns
+// whether it has.
+bool take_back(thread_record& t, body* b) noexcept;
+// Its queue has been emptied, and the reference that waited there is the caller's.
+void left_queue(body* b) noexcept;
+// Frees what a body holds, whose last reference has gone. Returns its parent, whose reference the caller is to
+// drop: a loop there, and not recursion, because a chain of unstarted greenlets may be long.
+body* bury(body* b) noexcept;
 // What a weak reference is worth: counts one more reference, unless the last has gone.
 bool ref_if_any(body* b) noexcept;
 // Ends a weak reference.

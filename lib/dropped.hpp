@@ -22,8 +22,11 @@ class dropped_queue {
     return true;
   }
 
-  // All of them, oldest first.
-  body* take_all() noexcept { return reversed(head_.exchange(nullptr, std::memory_order_acquire)); }
+  // All of them, oldest first. Only the consumer closes it.
+  body* take_all() noexcept {
+    if (head_.load(std::memory_order_relaxed) == closed()) return nullptr;
+    return reversed(head_.exchange(nullptr, std::memory_order_acquire));
+  }
   // The rest; nothing can be pushed afterwards.
   body* close() noexcept { return reversed(head_.exchange(closed(), std::memory_order_acq_rel)); }
 

@@ -49,6 +49,8 @@ void in_child() {
     next = t->next_thread;
     if (t == mine) continue;
     forget(*t);
+    for (body* b = t->active; b; b = b->next_active) count_together(b);
+    count_together(t->main);
     t->exited.store(true, std::memory_order_release);
     t->dropped.close();  // what waits there is dead, and keeps its memory
   }

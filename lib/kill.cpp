@@ -53,16 +53,32 @@ std::exception_ptr take_held(thread_record& t, body* b) noexcept {
   return std::exchange(b->held, nullptr);
 }
 
-void flush_dropped(thread_record& t) noexcept {
-  t.lower(attention::dropped);
+// To where the thread looks at them alone.
+static void take_queue(thread_record& t) noexcept {
   body** end = &t.to_kill;
   while (*end) end = &(*end)->next_dropped;
   *end = t.dropped.take_all();
+}
+
+bool take_dropped(thread_record& t, body* b) noexcept {
+  take_queue(t);
+  body** at = &t.to_kill;
+  while (*at && *at != b) at = &(*at)->next_dropped;
+  if (!*at) return false;
+  *at = std::exchange(b->next_dropped, nullptr);
+  left_queue(b);
+  return true;
+}
+
+void flush_dropped(thread_record& t) noexcept {
+  t.lower(attention::dropped);
+  take_queue(t);
   // One at a time from the thread's own list: whoever enters the library while one is being unwound
   // takes the next, for that one may keep us waiting.
   while (body* b = t.to_kill) {
     t.to_kill = std::exchange(b->next_dropped, nullptr);
     if (t.to_kill) t.raise(attention::dropped);
+    left_queue(b);
     unref(b);
   }
 }

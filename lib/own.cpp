@@ -30,20 +30,20 @@ void report_own(body* b) noexcept {
 
 void finish_own(thread_record& t, body* b) noexcept {
   b->ending = true;
-  b->unused_run = {};
+  if (b->unused_run) b->unused_run = {};
   b->run = {};
-  free_c_record(b);
+  if (b->c) free_c_record(b);
   for (unsigned round = 1; has_own(t, b); ++round) {
     if (round > most_rounds) return report_own(b);
     destroy_own(t, b, round);
   }
-  lose_locals(b);
+  if (b->locals) lose_locals(b);
 }
 
 void bury_own(body* b) noexcept {
-  free_c_record(b);
-  drop_context(b);
-  lose_locals(b);
+  if (b->c) free_c_record(b);
+  if (b->variables) drop_context(b);
+  if (b->locals) lose_locals(b);
 }
 
 }  // namespace greenlets::detail

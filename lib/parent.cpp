@@ -93,7 +93,7 @@ void restore_parent(body* b, body* parent) noexcept {
     // While it was unwound, its parent could be made its descendant. It then keeps the parent that it has.
     // But nobody is below one that nobody else refers to, and lineages may be long.
     bool below = false;
-    if (b->strong.load(std::memory_order_acquire) > 1)
+    if (references(b) > 1)
       for (greenlet ancestor = parent->self; !ancestor.empty() && !below; ancestor = parent_of(access::body_of(ancestor)))
         below = access::body_of(ancestor) == b;
     if (below) return unref(parent);

@@ -42,13 +42,20 @@ std::size_t round_stack_size(std::size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
+stack* stack_pool::pop() noexcept {
+  stack* const top = first_;
+  first_ = top->next;
+  pooled(-1);
+  return top;
+}
+
 stack* stack_pool::take(std::size_t usable, machine::entry call, void* argument, machine::shared& s) {
+  if (has(usable)) return pop();
   for (stack** link = &first_; *link; link = &(*link)->next)
     if ((*link)->usable == usable) {
       stack* found = *link;
       *link = found->next;
-      --count_;
-      census.pooled_stacks.fetch_sub(1, std::memory_order_relaxed);
+      pooled(-1);
       return found;
     }
   slab* const home = with_room(usable);
@@ -84,11 +91,10 @@ void stack_pool::unlink(slab* s) noexcept {
 }
 
 void stack_pool::give(stack* s) noexcept {
-  if (count_ == most_pooled) return discard(s);
+  if (count() == most_pooled) return discard(s);
   s->next = first_;
   first_ = s;
-  ++count_;
-  census.pooled_stacks.fetch_add(1, std::memory_order_relaxed);
+  pooled(+1);
 }
 
 void stack_pool::discard(stack* s) noexcept {
@@ -107,12 +113,7 @@ void stack_pool::discard(stack* s) noexcept {
 }
 
 void stack_pool::trim() noexcept {
-  while (stack* s = first_) {
-    first_ = s->next;
-    --count_;
-    census.pooled_stacks.fetch_sub(1, std::memory_order_relaxed);
-    discard(s);
-  }
+  while (first_) discard(pop());
   if (!open_) {
     grown_ = 1;
     advised_ = true;

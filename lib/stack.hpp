@@ -13,6 +13,7 @@
 
 #include "arch/machine.hpp"
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -49,22 +50,31 @@ class stack_pool {
   // Gives a stack of `usable` bytes with a first frame that calls `call(argument)`: the last that was given
   // back, or a new one. Throws std::system_error (mmap, mprotect), error(stack_limit).
   stack* take(std::size_t usable, machine::entry call, void* argument, machine::shared& s);
+  // The same for one that waits on top: whether it does, and that.
+  bool has(std::size_t usable) const noexcept { return first_ && first_->usable == usable; }
+  stack* pop() noexcept;
+  bool has_room() const noexcept { return count() < most_pooled; }
   // Takes back a stack that nobody stands on.
   void give(stack* s) noexcept;
   // The same for one whose trampoline is not parked: it is not used again as it is.
   void discard(stack* s) noexcept;
   // Gives back to the system what waits to be used again.
   void trim() noexcept;
+  // How many wait. Thread: any.
+  std::size_t count() const noexcept { return count_.load(std::memory_order_relaxed); }
 
  private:
   static constexpr std::size_t most_pooled = 256;
 
+  void pooled(int more) noexcept {
+    count_.store(count() + static_cast<std::size_t>(more), std::memory_order_relaxed);
+  }
   slab* with_room(std::size_t usable);
   void link(slab* s) noexcept;
   void unlink(slab* s) noexcept;
 
   stack* first_ = nullptr;  // those parked, last in, first out
-  std::size_t count_ = 0;
+  std::atomic<std::size_t> count_{0};  // written by the thread, read by others
   slab* open_ = nullptr;    // slabs that have a free place
   unsigned grown_ = 1;      // stacks in the next slab
   bool advised_ = true;     // guard pages by advice, as far as is known

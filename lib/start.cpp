@@ -37,11 +37,12 @@ void begin(thread_record& t, body* self, parcel& first) {
 }
 
 // Calls what the greenlet is to run. Throws only a forced unwind.
-GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
-  parcel first = std::exchange(self->slot, {});
+GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self, const machine::cargo& got) {
+  const bool straight = !is_in_slot(got);
+  parcel first = straight ? parcel(unloaded(got)) : std::exchange(self->slot, {});
   parcel result;
   try {
-    begin(t, self, first);
+    if (!straight) begin(t, self, first);
     result.sent = self->run.call(self->run.callable, std::move(first.sent));
   } catch (const greenlet_exit&) {
     result.sent = from_thrown(std::current_exception());
@@ -64,6 +65,15 @@ GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self) {
   return result;
 }
 
+// The next to run looks at this one, and drops a reference to it: until then it must not go, though another
+// thread may drop the last.
+void keep_until_left(thread_record& t, body* self) noexcept {
+  if (self->orphan || self->abandoned) return;
+  ref(self);
+  self->orphan = true;
+  t.raise(attention::orphan);
+}
+
 // Makes the greenlet that is running dead and `next`, which has been found for it, current. After
 // this only the jump is left to do.
 void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
@@ -74,13 +84,46 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   unlist(t, self);
   if (t.wants(attention::fp_env)) carry_fp_env(t, next);
   end_fp_env(t, self);
-  self->active_on.store(nullptr, std::memory_order_relaxed);
+  if (t.wants(attention::dropped)) take_back(t, self);
+  keep_until_left(t, self);
+  count_together(self);
   self->state.store(t.unwinding ? life::unwound : life::finished, std::memory_order_release);
   next->slot = std::move(p);
   *t.exceptions = next->exceptions;
   t.left = self;
   t.left_stack = std::exchange(self->memory, nullptr);
   t.current.store(next, std::memory_order_relaxed);
+}
+
+// The body's end, when nobody has to be told, and whoever goes on has nothing to clean up.
+void end_straight(thread_record& t, body* self, body* next) noexcept {
+  unlist(t, self);
+  // Its own stack, on which it stands for a moment yet: nobody takes it before the jump.
+  t.pool.give(std::exchange(self->memory, nullptr));
+  self->state.store(life::finished, std::memory_order_release);
+  end_own_count(self);  // from here on another thread may free it
+  *t.exceptions = next->exceptions;
+  t.current.store(next, std::memory_order_relaxed);
+}
+
+bool ends_straight(thread_record& t, body* self, const parcel& result) noexcept {
+  return t.attention.load(std::memory_order_relaxed) == 0 && !result.thrown && !self->abandoned && !t.unwinding &&
+         !t.survivor && t.pool.has_room();
+}
+
+// The end of the running greenlet, whose result this is. Returns what the next to run on this stack is sent.
+machine::cargo end(thread_record& t, parcel&& result) noexcept {
+  body* const self = t.running();
+  stack* const own = self->memory;
+  body* const parent = self->parent.load(std::memory_order_relaxed);
+  // Mostly he waits right here.
+  const bool waits = parent->active_on.load(std::memory_order_relaxed) == &t && !GREENLET_REFUSES_SWITCHES;
+  if (waits && ends_straight(t, self, result)) {
+    end_straight(t, self, parent);
+    return machine::jump(own->place(), parent->place(), t.machine, loaded(result.sent), true);
+  }
+  hand_over(t, waits ? parent : route(t, parent, result, sender::dying), std::move(result));
+  return machine::jump(own->place(), t.running()->place(), t.machine, in_slot, true);
 }
 
 // In the handler that has caught a forced unwind at the first frame. It must not be left, for the
@@ -105,22 +148,48 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
 // may be on ASan's fake stack, which ends with each greenlet.
 GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argument) {
   thread_record& t = *static_cast<thread_record*>(argument);
+  machine::cargo got = in_slot;
   for (;;) {
     try {
-      parcel result = run(t, t.running());
+      parcel result = run(t, t.running(), got);
       if (t.survivor) leave_survivor(t, std::move(result));
-      body* const parent = t.running()->parent.load(std::memory_order_relaxed);
-      hand_over(t, route(t, parent, result, sender::dying), std::move(result));
+      got = end(t, std::move(result));
     } catch (abi::__forced_unwind&) {
       leave_by_force(t);
     }
-    machine::jump(t.left_stack->place(), t.running()->place(), t.machine, in_slot, true);
   }
 }
 
 stack* take_stack(thread_record& t, body* b) {
   GREENLET_MAY_REFUSE(first_switch);
   return t.pool.take(b->stack_size, &first_function, &t, t.machine);
+}
+
+namespace {
+
+// Under its lock.
+void activate(thread_record& t, body* b, stack* memory) noexcept {
+  ref(t);
+  b->memory = memory;
+  b->where = memory->parked;
+  b->fiber = &memory->fiber;
+  b->active_on.store(&t, std::memory_order_relaxed);
+  b->kills = t.unwinding;
+  b->owner.store(&t, std::memory_order_release);
+  b->state.store(life::active, std::memory_order_release);
+  enlist(t, b);
+}
+
+}  // namespace
+
+bool start_straight(thread_record& t, body* b) noexcept {
+  if (GREENLET_REFUSES_SWITCHES || b->own_fp_env || !t.pool.has(b->stack_size)) return false;
+  const std::lock_guard lock(b->lock);
+  if (!b->is(life::unstarted) || !b->run || b->special) return false;
+  // Held by `b`, as long as we hold the lock. Whom this thread has started stays its own.
+  if (b->parent.load(std::memory_order_relaxed)->thread() != &t) return false;
+  activate(t, b, t.pool.pop());
+  return true;
 }
 
 void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, stack* memory) {
@@ -132,24 +201,16 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
       as_of = now;
       continue;
     }
-    ref(t);
-    b->memory = memory;
-    b->where = memory->parked;
-    b->fiber = &memory->fiber;
-    b->active_on.store(&t, std::memory_order_relaxed);
-    begin_fp_env(t, b);
-    b->kills = t.unwinding;
     if (resolved) {
       b->unused_run = std::move(b->run);
       b->run = std::move(resolved);
     }
-    b->owner.store(&t, std::memory_order_release);
-    b->state.store(life::active, std::memory_order_release);
-    enlist(t, b);
+    activate(t, b, memory);
+    begin_fp_env(t, b);
     hook(t, b);
     return;
   }
-  t.pool.give(memory);
+  t.pool.discard(memory);  // perhaps a new one, on which nothing is parked yet
   check_thread(t, b);
   throw error(errc::no_run, "the greenlet has nothing to run", "  another thread has just taken it: " + describe(b));
 }

@@ -60,7 +60,7 @@ parcel deliver(thread_record& t, body* target, parcel&& p, pinned& pin) {
     if (!target) throw error(errc::empty_handle, "the handle refers to no greenlet");
     if (target->is(life::active) && target->thread() == &t && target != t.running()) {
       GREENLET_MAY_REFUSE(next_switch);
-    } else {
+    } else if (p.thrown || !start_straight(t, target)) {
       pin.pin(t);  // user code may run from here on
       next = route(t, target, p, sender::caller);
     }
@@ -223,7 +223,24 @@ GREENLET_CATCHES_FORCED_UNWIND parcel exchange(body* target, parcel&& p) {
   return deliver(t, target ? target : parent_of_running(t), std::move(p), pin);
 }
 
-value switch_to(const greenlet& target, value&& sent) { return open(send(target, parcel(std::move(sent)))); }
+// The first switch to `b`, which has just been started, when nothing else is due.
+static value begin_straight(thread_record& t, body* b, value& sent) {
+  body* const from = t.running();
+  from->exceptions = *t.exceptions;
+  *t.exceptions = b->exceptions;
+  t.current.store(b, std::memory_order_relaxed);
+  const machine::cargo got = machine::jump(from->place(), b->place(), t.machine, loaded(sent));
+  if (is_in_slot(got)) return arrive(from);
+  if (is_thrown(got)) std::rethrow_exception(thrown_by(got));
+  return unloaded(got);
+}
+
+value switch_to(const greenlet& target, value&& sent) {
+  body* const b = access::body_of(target);
+  if (thread_record* const t = record; t && b && t->attention.load(std::memory_order_relaxed) == 0 && start_straight(*t, b))
+    return begin_straight(*t, b, sent);
+  return open(send(target, parcel(std::move(sent))));
+}
 
 value throw_in(const greenlet& target, std::exception_ptr thrown) {
   if (!thrown) throw error(errc::wrong_arguments, "throw_in needs an exception; the exception_ptr is null");

@@ -16,8 +16,6 @@ namespace greenlets {
 namespace detail {
 namespace {
 
-// initial-exec: one load, also from a shared library; and no lazy allocation that could fail.
-__attribute__((tls_model("initial-exec"))) thread_local thread_record* record = nullptr;
 // The ended record on whose survivor's stack the thread is.
 __attribute__((tls_model("initial-exec"))) thread_local thread_record* survivors_record = nullptr;
 
@@ -61,6 +59,10 @@ void set_record(thread_record* t) noexcept {
 
 thread_record* first = nullptr;  // of the list of all records
 
+}  // namespace
+
+__thread thread_record* record = nullptr;
+
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
   auto* const made = new thread_record;
@@ -84,8 +86,6 @@ thread_record& first_use() {
   return *made;
 }
 
-}  // namespace
-
 __thread hot_thread* hot_thread_v1 = &no_record;
 
 std::mutex threads_lock;
@@ -105,40 +105,41 @@ void forget(thread_record& t) noexcept {
   (t.previous_thread ? t.previous_thread->next_thread : first) = t.next_thread;
   if (t.next_thread) t.next_thread->previous_thread = t.previous_thread;
   t.previous_thread = t.next_thread = nullptr;
+  census.greenlets.fetch_add(t.greenlets.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  census.pooled_stacks.fetch_add(t.pool.count(), std::memory_order_relaxed);
 }
 
 void end_record(thread_record& t) noexcept {
   t.exited.store(true, std::memory_order_release);
   t.main->held = nullptr;
   free_c_record(t.main);
-  t.main->active_on.store(nullptr, std::memory_order_relaxed);
+  count_together(t.main);
   t.main->state.store(life::unwound, std::memory_order_release);
   if (record == &t) {
     set_record(nullptr);
     pthread_setspecific(exit_key(), nullptr);
+    t.spare.trim();
   }
+  t.references.fetch_add(t.own_references - thread_record::while_it_runs, std::memory_order_acq_rel);
   census.threads.fetch_sub(1, std::memory_order_relaxed);
   forget(t);
   unref(t.main);
   unref(t);
 }
 
-thread_record& this_thread() {
-  thread_record* t = record;
-  return t ? *t : first_use();
-}
-
-thread_record* this_thread_if_any() noexcept { return record; }
-
 thread_record*& surviving_record() noexcept { return survivors_record; }
 
-std::uint64_t new_id() noexcept {
-  static std::atomic<std::uint64_t> last{0};
-  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+std::uint64_t id_source::next() noexcept {
+  static std::atomic<std::uint64_t> blocks{0};
+  if (next_ == end_) {
+    next_ = blocks.fetch_add(1, std::memory_order_relaxed) * block + 1;
+    end_ = next_ + block;
+  }
+  return next_++;
 }
 
 thread_record::thread_record()
-    : tid(gettid()), name(name_of_this_thread()), main(new body(true)) {
+    : tid(gettid()), name(name_of_this_thread()), main(new body(true, ids.next())) {
   exceptions = exceptions_of_thread();
   machine.swaps = machine::must_swap();
   if (machine.swaps || sanitizer::follows_switches || GREENLET_REFUSES_SWITCHES) raise(attention::by_call);
@@ -164,23 +165,31 @@ void thread_record::wake() noexcept {
   if (waker) waker(waker_data);
 }
 
-void ref(thread_record& t) noexcept { t.references.fetch_add(1, std::memory_order_relaxed); }
-
-void unref(thread_record& t) noexcept {
+void unref_elsewhere(thread_record& t) noexcept {
   if (t.references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete &t;
 }
 
 }  // namespace detail
 
 process_counts counts() noexcept {
-  const auto read = [](const std::atomic<std::size_t>& n) { return n.load(std::memory_order_relaxed); };
+  const auto read = [](const auto& n) { return n.load(std::memory_order_relaxed); };
   using detail::census;
-  return {read(census.greenlets), read(census.main_greenlets), read(census.stacks), read(census.pooled_stacks),
+  const std::lock_guard lock(detail::threads_lock);
+  std::ptrdiff_t greenlets = read(census.greenlets);
+  std::size_t pooled = read(census.pooled_stacks);
+  for (const detail::thread_record* t = detail::first_thread(); t; t = t->next_thread) {
+    greenlets += read(t->greenlets);
+    pooled += t->pool.count();
+  }
+  return {static_cast<std::size_t>(greenlets), read(census.main_greenlets), read(census.stacks), pooled,
           read(census.threads)};
 }
 
 void trim_stacks() noexcept {
-  if (detail::thread_record* t = detail::this_thread_if_any()) t->pool.trim();
+  if (detail::thread_record* t = detail::this_thread_if_any()) {
+    t->pool.trim();
+    t->spare.trim();
+  }
 }
 
 }  // namespace greenlets

@@ -9,6 +9,7 @@
 
 #include "body.hpp"
 #include "dropped.hpp"
+#include "fault.hpp"
 #include "impossible.hpp"
 #include "stack.hpp"
 
@@ -21,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <sys/types.h>
 #include <utility>
@@ -45,6 +47,50 @@ constexpr std::uint32_t nobody = 2048;  // the thread has no record
 // Those for which only inline code has to make way.
 constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests | received;
 }  // namespace attention
+
+// Greenlets' numbers, which a thread takes from the process in blocks.
+class id_source {
+ public:
+  std::uint64_t next() noexcept;
+
+ private:
+  static constexpr std::uint64_t block = 256;
+  std::uint64_t next_ = 0;
+  std::uint64_t end_ = 0;
+};
+
+// Memory of bodies that waits for the next ones.
+class spare_bodies {
+ public:
+  spare_bodies() noexcept = default;
+  spare_bodies(const spare_bodies&) = delete;
+  spare_bodies& operator=(const spare_bodies&) = delete;
+  ~spare_bodies() { trim(); }
+  void* take() noexcept {  // or null
+    block* const b = first_;
+    if (!b) return nullptr;
+    first_ = b->next;
+    --count_;
+    return b;
+  }
+  bool give(void* memory) noexcept {
+    if (count_ == most) return false;
+    first_ = ::new (memory) block{first_};
+    ++count_;
+    return true;
+  }
+  void trim() noexcept;
+
+ private:
+  struct block {
+    block* next;
+  };
+  // A sanitizer is to see who uses one that is gone; a test has each allocation fail.
+  static constexpr std::size_t most = sanitizer::follows_switches || GREENLET_REFUSES_SWITCHES ? 0 : 256;
+
+  block* first_ = nullptr;
+  std::size_t count_ = 0;
+};
 
 struct thread_record : hot_thread {
   body* left = nullptr;            // who ran before; valid from a jump until settle()
@@ -86,7 +132,14 @@ struct thread_record : hot_thread {
   void* waker_data = nullptr;
 
   std::atomic<bool> exited{false};
-  std::atomic<std::size_t> references{1};  // the thread's own, and one for each body that started here
+  // One for the thread, one for each body that started here, and others for a while. What the thread itself takes
+  // and drops it counts apart; until its end the rest is far above nothing.
+  static constexpr std::ptrdiff_t while_it_runs = PTRDIFF_MAX / 2;
+  std::atomic<std::ptrdiff_t> references{1 + while_it_runs};
+  std::ptrdiff_t own_references = 0;
+  std::atomic<std::ptrdiff_t> greenlets{0};  // made by the thread, less those that it has freed
+  id_source ids;
+  spare_bodies spare;
   pid_t tid;
   std::string name;
   body* main;  // counted
@@ -109,23 +162,41 @@ struct thread_record : hot_thread {
   void wake() noexcept;
 };
 
-void ref(thread_record& t) noexcept;
-void unref(thread_record& t) noexcept;
+inline bool body::dead() const noexcept {
+  const life l = state.load(std::memory_order_acquire);
+  return l == life::finished || l == life::unwound || (l == life::active && thread()->exited.load(std::memory_order_acquire));
+}
+
+// The calling thread's record, or null. initial-exec: one load, also from a shared library; and no lazy allocation
+// that could fail.
+extern __thread thread_record* record __attribute__((tls_model("initial-exec")));
+
+void unref_elsewhere(thread_record& t) noexcept;
+inline void ref(thread_record& t) noexcept {
+  if (&t == record)
+    ++t.own_references;
+  else
+    t.references.fetch_add(1, std::memory_order_relaxed);
+}
+inline void unref(thread_record& t) noexcept {
+  if (&t == record)
+    --t.own_references;
+  else
+    unref_elsewhere(t);
+}
 
 std::string describe(const thread_record& t);
 
 // The calling thread's record, made at need. Throws std::bad_alloc, std::system_error.
-thread_record& this_thread();
+thread_record& first_use();
+inline thread_record& this_thread() { return record ? *record : first_use(); }
 // The same, or null.
-thread_record* this_thread_if_any() noexcept;
+inline thread_record* this_thread_if_any() noexcept { return record; }
 // The calling thread's record that has ended and whose survivor goes on; null if there is none.
 thread_record*& surviving_record() noexcept;
 // The record's end: nothing of the thread is active any more. Marks it exited and its main greenlet
 // dead, and takes it away from the thread, whose next use of the library makes another.
 void end_record(thread_record& t) noexcept;
-
-// thread.cpp: a new greenlet's number.
-std::uint64_t new_id() noexcept;
 
 // switch.cpp
 // The start of every operation that may switch: unwinds what other threads have dropped, throws
@@ -197,6 +268,9 @@ body* route(thread_record& t, body* b, parcel& p, sender by);
 // `as_of` is lineage_now() from before its thread was checked; if that is over, it is checked again.
 void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, stack* memory);
 stack* take_stack(thread_record& t, body* b);
+// The same for the ordinary case, in which no user code runs and nothing can fail. Returns false, and has done
+// nothing, when it is not that.
+bool start_straight(thread_record& t, body* b) noexcept;
 // Ends an unstarted `b` without control ever having been there: destroys what it was to run, which
 // is user code, and marks it finished unless that code has started it.
 void die_unstarted(thread_record& t, body* b) noexcept;
@@ -237,6 +311,9 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept;
 void hold(thread_record& t, body* b, std::exception_ptr e) noexcept;
 // What is held for `b`, whose next switch will not throw it after this; null when nothing is.
 std::exception_ptr take_held(thread_record& t, body* b) noexcept;
+// Takes `b` out of the queue of what other threads have dropped, and with it the reference there. Returns false
+// when it is not there, or not yet.
+bool take_dropped(thread_record& t, body* b) noexcept;
 // Unwinds what other threads have dropped.
 void flush_dropped(thread_record& t) noexcept;
 

@@ -20,16 +20,18 @@ body* next_of_round(thread_record& t, unsigned round) noexcept {
 // Makes an active greenlet dead whose stack will never run again. Its memory stays: the objects on
 // it were not destroyed, and others may point at them.
 void give_up(thread_record& t, body* b) noexcept {
+  ref(b);
   unlist(t, b);
   unhook(t, b);
   b->memory = nullptr;
   end_fp_env(t, b);
-  b->active_on.store(nullptr, std::memory_order_relaxed);
+  count_together(b);
   b->state.store(life::unwound, std::memory_order_release);
   // User code: only now that it is dead. An exit that it could not take is no news.
   if (std::exception_ptr held = take_held(t, b); held && !is_exit(held)) report_unraisable(b, std::move(held));
   if (std::exchange(b->orphan, false)) unref(b);
   if (std::exchange(b->abandoned, false)) unref(b);
+  unref(b);
 }
 
 void give_up_the_rest(thread_record& t) noexcept {
@@ -74,7 +76,7 @@ void survive(thread_record& t, body* self) noexcept {
   ref(t);
   t.survivor = std::exchange(self->memory, nullptr);
   end_fp_env(t, self);
-  self->active_on.store(nullptr, std::memory_order_relaxed);
+  count_together(self);
   unhook(t, self);
   self->state.store(life::unwound, std::memory_order_release);
   if (std::exchange(self->orphan, false)) unref(self);
@@ -89,6 +91,7 @@ bool is_in_use(thread_record& t, body* self) noexcept {
 void unref_all(body* dropped) noexcept {
   while (body* b = dropped) {
     dropped = std::exchange(b->next_dropped, nullptr);
+    left_queue(b);
     unref(b);
   }
 }

@@ -21,7 +21,7 @@ greenlet_t* greenlet_weak_lock(greenlet_weak_t* w) {
 }
 
 int greenlet_weak_expired(const greenlet_weak_t* w) {
-  return !w || body_of(w)->strong.load(std::memory_order_acquire) == 0;
+  return !w || body_of(w)->shared.load(std::memory_order_acquire) == 0;
 }
 
 void greenlet_weak_free(greenlet_weak_t* w) {

@@ -23,8 +23,6 @@ struct body;  // the library's record of one greenlet
 using start_resolver = std::function<closure(const greenlet&)>;
 
 GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes* with);
-GREENLET_API void ref(body* b) noexcept;
-GREENLET_API void unref(body* b) noexcept;
 GREENLET_API value switch_to(const greenlet& target, value&& sent);
 GREENLET_API value throw_in(const greenlet& target, std::exception_ptr thrown);
 GREENLET_API value switch_to_parent(value&& sent);

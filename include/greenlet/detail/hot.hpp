@@ -43,12 +43,20 @@ struct exception_state {
 
 struct hot_thread;
 
+// Of hot_body::shared. The lowest bit says that the body waits in its thread's queue, which holds a reference.
+constexpr std::ptrdiff_t is_queued = 1;
+constexpr std::ptrdiff_t one_reference = 2;
+
 // The beginning of every body.
 struct hot_body {
   machine::context where;           // while suspended
   std::atomic<hot_thread*> active_on{nullptr};  // its thread, while it is active, else null; others may look
   std::atomic<body*> parent{nullptr};
   exception_state exceptions;  // while suspended
+  // The references that its thread has taken while it is active, and not dropped, and one. Only that thread
+  // touches it, so it counts without a locked instruction. All others are in `shared`, counted in twos.
+  std::atomic<std::size_t> here{1};
+  std::atomic<std::ptrdiff_t> shared{one_reference};
 };
 
 // The beginning of every thread's record.
@@ -75,10 +83,31 @@ inline bool is_thrown(const machine::cargo& c) noexcept {
 // The calling thread's record; before it has one, a record that asks for attention and owns nobody.
 extern GREENLET_API __thread hot_thread* hot_thread_v1 __attribute__((tls_model("initial-exec")));
 
+GREENLET_API void ref_elsewhere(body* b) noexcept;
+GREENLET_API void unref_last(body* b) noexcept;  // perhaps
+
+inline void ref(body* b) noexcept {
+  auto* const hot = reinterpret_cast<hot_body*>(b);
+  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1 ||
+                           hot->shared.load(std::memory_order_relaxed) & is_queued,
+                       0))
+    return ref_elsewhere(b);
+  hot->here.store(hot->here.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
+inline void unref(body* b) noexcept {
+  auto* const hot = reinterpret_cast<hot_body*>(b);
+  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1, 0)) return unref_last(b);
+  const std::size_t count = hot->here.load(std::memory_order_relaxed);
+  if (__builtin_expect(count == 1 || hot->shared.load(std::memory_order_relaxed) & is_queued, 0)) return unref_last(b);
+  hot->here.store(count - 1, std::memory_order_relaxed);
+}
+
 #ifdef __LP64__
 static_assert(sizeof(machine::context) == 32 && offsetof(machine::context, pc) == 16);
-static_assert(sizeof(hot_body) == 64 && offsetof(hot_body, active_on) == 32 && offsetof(hot_body, parent) == 40 &&
-              offsetof(hot_body, exceptions) == 48);
+static_assert(sizeof(hot_body) == 80 && offsetof(hot_body, active_on) == 32 && offsetof(hot_body, parent) == 40 &&
+              offsetof(hot_body, exceptions) == 48 && offsetof(hot_body, here) == 64 &&
+              offsetof(hot_body, shared) == 72);
 static_assert(sizeof(hot_thread) == 24 && offsetof(hot_thread, current) == 8 && offsetof(hot_thread, exceptions) == 16);
 #endif
 
