@@ -58,13 +58,20 @@ class stack_pool {
 
  private:
   static constexpr std::size_t most_pooled = 256;
+  static constexpr std::size_t least_pooled = 4;
 
+  // Takes back one more than are kept.
+  void give_up(stack* s) noexcept;
+  // Of those parked, keeps the `n` that were used last.
+  void shrink(std::size_t n) noexcept;
   slab* with_room(std::size_t usable);
   void link(slab* s) noexcept;
   void unlink(slab* s) noexcept;
 
   stack* first_ = nullptr;  // those parked, last in, first out
   std::size_t count_ = 0;
+  std::size_t limit_ = most_pooled;  // how many are kept
+  std::size_t given_up_ = 0;         // since the last one was made
   slab* open_ = nullptr;    // slabs that have a free place
   unsigned grown_ = 1;      // stacks in the next slab
   bool advised_ = true;     // guard pages by advice, as far as is known

@@ -8,6 +8,7 @@
 
 #include <greenlet/counts.hpp>
 
+#include <algorithm>
 #include <pthread.h>
 #include <system_error>
 #include <unistd.h>
@@ -177,6 +178,21 @@ process_counts counts() noexcept {
   using detail::census;
   return {read(census.greenlets), read(census.main_greenlets), read(census.stacks), read(census.pooled_stacks),
           read(census.threads)};
+}
+
+process_stacks stack_statistics() noexcept {
+  using detail::census;
+  const auto read = [](const std::atomic<std::size_t>& n) { return n.load(std::memory_order_relaxed); };
+  const process_counts now = counts();
+  const std::size_t places = read(census.stack_places);
+  return {places,
+          read(census.stack_bytes),
+          places,
+          read(census.stack_protected),
+          now.stacks - std::min(now.stacks, now.pooled_stacks),  // the two may be of different moments
+          now.pooled_stacks,
+          read(census.most_stacks),
+          read(census.most_stack_bytes)};
 }
 
 void trim_stacks() noexcept {
