@@ -4,6 +4,7 @@
 
 #include "census.hpp"
 #include "fault.hpp"
+#include "overflow.hpp"
 #include "threads.hpp"
 
 #include <greenlet/counts.hpp>
@@ -82,6 +83,7 @@ thread_record& first_use() {
   enlist(*made);
   set_record(made);
   look_for_tracers(*made);
+  if (reports_overflows()) try_signal_stack(*made);
   return *made;
 }
 
@@ -109,6 +111,7 @@ void forget(thread_record& t) noexcept {
 }
 
 void end_record(thread_record& t) noexcept {
+  drop_signal_stack(t);
   t.exited.store(true, std::memory_order_release);
   t.main->held = nullptr;
   free_c_record(t.main);

@@ -302,6 +302,12 @@ static void counts(void) {
   CHECK(greenlet_counts().pooled_stacks == 0 && greenlet_counts().greenlets == before.greenlets);
 }
 
+/* What is said of one: t/overflow.cpp. */
+static void reports(void) {
+  CHECK(greenlet_report_stack_overflows() == GREENLET_OK);
+  CHECK(greenlet_report_stack_overflows() == GREENLET_OK);
+}
+
 int main(void) {
   TEST_CASE("109: the last reference of a suspended greenlet tells it to end", the_last_reference_unwinds);
   TEST_CASE("110: an unstarted or dead one is just freed", unstarted_and_dead_are_just_freed);
@@ -317,5 +323,6 @@ int main(void) {
   TEST_CASE("97, 98, 211: states", states);
   TEST_CASE("names and numbers", names_and_numbers);
   TEST_CASE("counts", counts);
+  TEST_CASE("overflows of stacks are reported from C too", reports);
   return verdict();
 }

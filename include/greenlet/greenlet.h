@@ -499,6 +499,14 @@ GREENLET_API greenlet_process_stacks_t greenlet_stack_statistics(void);
 /// thread, and fewer, of which only the first page or two, after many have ended of which none was needed again.
 /// Switches: no.
 GREENLET_API void greenlet_trim_stacks(void);
+/// From now on an overflow of a greenlet's stack is reported on standard error: the greenlet, its thread, the
+/// size of its stack, and its frames as object+offset. Then the handler of SIGSEGV that was there before is
+/// called; by default the process dies of SIGSEGV, as it would have. Every other fault goes to that handler alone.
+/// Each thread that uses greenlets gets an alternate signal stack of 64 KiB, unless it has one, the calling one now,
+/// others at their next entry into the library. What is recognised is said in greenlet_report_stack_overflows(3).
+/// Once is enough: a second call only sees to the calling thread's alternate stack.
+/// Switches: no. Errors: GREENLET_SYSTEM (mmap, mprotect, sigaltstack, sigaction), _NO_MEMORY; nothing has changed.
+GREENLET_API int greenlet_report_stack_overflows(void);
 /// The version of the library that runs; GREENLET_VERSION_STRING is that of the headers. Switches: no.
 GREENLET_API const char* greenlet_version(void);
 

@@ -3,6 +3,7 @@
 #include "record.hpp"
 
 #include <greenlet/counts.hpp>
+#include <greenlet/overflow.hpp>
 #include <greenlet/unraisable.hpp>
 
 using namespace greenlets::detail;
@@ -38,5 +39,7 @@ greenlet_process_stacks_t greenlet_stack_statistics() {
 }
 
 void greenlet_trim_stacks() { greenlets::trim_stacks(); }
+
+int greenlet_report_stack_overflows() { return guarded(greenlets::report_stack_overflows); }
 
 const char* greenlet_version() { return GREENLET_VERSION_STRING; }
