@@ -22,6 +22,8 @@ enum class call : unsigned char {
   pthread_key_create,
   pthread_atfork,
   pthread_setspecific,
+  sigaltstack,
+  sigaction,
   first_switch,  // into an unstarted greenlet: refused while nothing has changed
   next_switch,   // into a suspended one: the same
   getcontext,    // the machine's; these two may not fail, for it is too late

@@ -81,16 +81,30 @@ slab* map_slab(std::size_t usable, unsigned slots, bool& advised) {
     }
     protect_guard(base, stride, usable);
   }
+  census.stack_places.fetch_add(slots, std::memory_order_relaxed);
+  if (!advised) census.stack_protected.fetch_add(slots, std::memory_order_relaxed);
+  add(census.stack_bytes, census.most_stack_bytes, slots * stride);
   return ::new (static_cast<void*>(base + slots * stride - room_for_slab))
-      slab{base, stride, usable, slots, ~std::uint64_t{0} >> (slab::most - slots), nullptr, nullptr};
+      slab{base, stride, usable, slots, advised, ~std::uint64_t{0} >> (slab::most - slots), nullptr, nullptr};
 }
 
-void unmap_slab(slab* s) noexcept { munmap(s->base, s->slots * s->stride); }
+void unmap_slab(slab* s) noexcept {
+  census.stack_places.fetch_sub(s->slots, std::memory_order_relaxed);
+  if (!s->advised) census.stack_protected.fetch_sub(s->slots, std::memory_order_relaxed);
+  census.stack_bytes.fetch_sub(s->slots * s->stride, std::memory_order_relaxed);
+  munmap(s->base, s->slots * s->stride);
+}
 
 void give_pages_back(slab& s, unsigned slot) noexcept {
   char* const low = s.guard(slot) + page_size();
   std::size_t bytes = s.stride - page_size();
   if (slot == s.slots - 1) bytes -= page_size();  // where the slab itself is
+  static_cast<void>(GREENLET_MAY_FAIL(madvise, -1, low, bytes, MADV_DONTNEED));
+}
+
+void give_pages_back(slab& s, unsigned slot, const void* lowest) noexcept {
+  char* const low = s.guard(slot) + page_size();
+  const std::size_t bytes = static_cast<std::size_t>(static_cast<const char*>(lowest) - low) / page_size() * page_size();
   static_cast<void>(GREENLET_MAY_FAIL(madvise, -1, low, bytes, MADV_DONTNEED));
 }
 

@@ -16,6 +16,7 @@ struct slab {
   std::size_t stride;  // bytes from one stack's guard page to the next one's
   std::size_t usable;  // bytes of each
   unsigned slots;
+  bool advised;        // its guard pages are there by advice
   std::uint64_t free;  // a bit for each
   slab* previous;      // in the list of those with a free place
   slab* next;
@@ -34,6 +35,8 @@ slab* map_slab(std::size_t usable, unsigned slots, bool& advised);
 void unmap_slab(slab* s) noexcept;
 // Gives the pages of a stack back that nobody uses.
 void give_pages_back(slab& s, unsigned slot) noexcept;
+// The same for those below `lowest`, which lies on the stack.
+void give_pages_back(slab& s, unsigned slot, const void* lowest) noexcept;
 
 }  // namespace greenlets::detail
 

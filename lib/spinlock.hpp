@@ -16,6 +16,7 @@ class spinlock {
     for (int tries = 0; locked_.exchange(true, std::memory_order_acquire); ++tries)
       if (tries > 100) sched_yield();
   }
+  bool try_lock() noexcept { return !locked_.exchange(true, std::memory_order_acquire); }
   void unlock() noexcept { locked_.store(false, std::memory_order_release); }
 
  private:
@@ -29,6 +30,7 @@ template <class Kind>
 class shared_lock {
  public:
   void lock() noexcept { mine().lock(); }
+  bool try_lock() noexcept { return mine().try_lock(); }
   void unlock() noexcept { mine().unlock(); }
 
   static void lock_all() noexcept {

@@ -25,7 +25,7 @@ stack* make_stack(slab& home, machine::entry call, void* argument, machine::shar
   const auto size = static_cast<std::size_t>(at - made->low());
   sanitizer::created(made->fiber, made->low(), size);
   machine::make(made->place(), made->low(), size, call, argument, s);
-  census.stacks.fetch_add(1, std::memory_order_relaxed);
+  add(census.stacks, census.most_stacks, 1);
   return made;
 }
 
@@ -60,6 +60,8 @@ stack* stack_pool::take(std::size_t usable, machine::entry call, void* argument,
     }
   slab* const home = with_room(usable);
   stack* const made = make_stack(*home, call, argument, s);
+  given_up_ = 0;
+  if (limit_ < most_pooled) ++limit_;
   if (home->free == 0) unlink(home);
   return made;
 }
@@ -91,10 +93,33 @@ void stack_pool::unlink(slab* s) noexcept {
 }
 
 void stack_pool::give(stack* s) noexcept {
-  if (count() == most_pooled) return discard(s);
+  if (count() == limit_) return give_up(s);
   s->next = first_;
   first_ = s;
   pooled(+1);
+}
+
+// As many again as are kept were too many, and none was wanted meanwhile: half of them will do, and none of their
+// pages but where they are parked. Each one that has to be made raises the limit, so a load that comes and goes loses
+// little, and one that stays within the limit nothing.
+void stack_pool::give_up(stack* s) noexcept {
+  discard(s);
+  if (++given_up_ < limit_ || limit_ == least_pooled) return;
+  given_up_ = 0;
+  limit_ /= 2;
+  shrink(limit_);
+  for (stack* kept = first_; kept; kept = kept->next)
+    give_pages_back(*kept->home, kept->slot, machine::lowest_live(kept->parked));
+}
+
+void stack_pool::shrink(std::size_t n) noexcept {
+  stack** link = &first_;
+  for (; n > 0 && *link; --n) link = &(*link)->next;
+  while (stack* s = *link) {
+    *link = s->next;
+    pooled(-1);
+    discard(s);
+  }
 }
 
 void stack_pool::discard(stack* s) noexcept {
@@ -113,7 +138,7 @@ void stack_pool::discard(stack* s) noexcept {
 }
 
 void stack_pool::trim() noexcept {
-  while (first_) discard(pop());
+  shrink(0);
   if (!open_) {
     grown_ = 1;
     advised_ = true;

@@ -53,7 +53,7 @@ class stack_pool {
   // The same for one that waits on top: whether it does, and that.
   bool has(std::size_t usable) const noexcept { return first_ && first_->usable == usable; }
   stack* pop() noexcept;
-  bool has_room() const noexcept { return count() < most_pooled; }
+  bool has_room() const noexcept { return count() < limit_; }
   // Takes back a stack that nobody stands on.
   void give(stack* s) noexcept;
   // The same for one whose trampoline is not parked: it is not used again as it is.
@@ -65,16 +65,23 @@ class stack_pool {
 
  private:
   static constexpr std::size_t most_pooled = 256;
+  static constexpr std::size_t least_pooled = 4;
 
   void pooled(int more) noexcept {
     count_.store(count() + static_cast<std::size_t>(more), std::memory_order_relaxed);
   }
+  // Takes back one more than are kept.
+  void give_up(stack* s) noexcept;
+  // Of those parked, keeps the `n` that were used last.
+  void shrink(std::size_t n) noexcept;
   slab* with_room(std::size_t usable);
   void link(slab* s) noexcept;
   void unlink(slab* s) noexcept;
 
   stack* first_ = nullptr;  // those parked, last in, first out
   std::atomic<std::size_t> count_{0};  // written by the thread, read by others
+  std::size_t limit_ = most_pooled;  // how many are kept
+  std::size_t given_up_ = 0;         // since the last one was made
   slab* open_ = nullptr;    // slabs that have a free place
   unsigned grown_ = 1;      // stacks in the next slab
   bool advised_ = true;     // guard pages by advice, as far as is known

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The switch: from the public call to the jump, and what is done on arrival.
 #include "fault.hpp"
+#include "overflow.hpp"
 #include "thread.hpp"
 
 #include <cxxabi.h>
@@ -94,6 +95,10 @@ parcel send(const greenlet& target, parcel&& p) {
 }  // namespace
 
 void enter_slowly(thread_record& t) {
+  if (t.wants(attention::signal_stack)) {
+    t.lower(attention::signal_stack);
+    try_signal_stack(t);
+  }
   if (t.wants(attention::in_hook)) return;
   const pinned pin(t);
   if (t.wants(attention::dropped)) flush_dropped(t);

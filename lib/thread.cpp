@@ -4,10 +4,12 @@
 
 #include "census.hpp"
 #include "fault.hpp"
+#include "overflow.hpp"
 #include "threads.hpp"
 
 #include <greenlet/counts.hpp>
 
+#include <algorithm>
 #include <pthread.h>
 #include <system_error>
 #include <unistd.h>
@@ -83,6 +85,7 @@ thread_record& first_use() {
   enlist(*made);
   set_record(made);
   look_for_tracers(*made);
+  if (reports_overflows()) try_signal_stack(*made);
   return *made;
 }
 
@@ -110,6 +113,7 @@ void forget(thread_record& t) noexcept {
 }
 
 void end_record(thread_record& t) noexcept {
+  drop_signal_stack(t);
   t.exited.store(true, std::memory_order_release);
   t.main->held = nullptr;
   free_c_record(t.main);
@@ -183,6 +187,21 @@ process_counts counts() noexcept {
   }
   return {static_cast<std::size_t>(greenlets), read(census.main_greenlets), read(census.stacks), pooled,
           read(census.threads)};
+}
+
+process_stacks stack_statistics() noexcept {
+  using detail::census;
+  const auto read = [](const std::atomic<std::size_t>& n) { return n.load(std::memory_order_relaxed); };
+  const process_counts now = counts();
+  const std::size_t places = read(census.stack_places);
+  return {places,
+          read(census.stack_bytes),
+          places,
+          read(census.stack_protected),
+          now.stacks - std::min(now.stacks, now.pooled_stacks),  // the two may be of different moments
+          now.pooled_stacks,
+          read(census.most_stacks),
+          read(census.most_stack_bytes)};
 }
 
 void trim_stacks() noexcept {

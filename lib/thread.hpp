@@ -44,6 +44,7 @@ constexpr std::uint32_t by_call = 256;  // switches are the library's: a sanitiz
 constexpr std::uint32_t guests = 512;   // who arrives next is to drop references
 constexpr std::uint32_t received = 1024;  // a C function has an exit that it received, until its next switch returns
 constexpr std::uint32_t nobody = 2048;  // the thread has no record
+constexpr std::uint32_t signal_stack = 4096;  // it is to have one of its own
 // Those for which only inline code has to make way.
 constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests | received;
 }  // namespace attention
@@ -125,6 +126,8 @@ struct thread_record : hot_thread {
   // goes on until that function ends. The record keeps itself and that greenlet until then.
   stack* survivor = nullptr;
   thread_record* survives_in = nullptr;  // the record whose survivor this one was begun on
+
+  char* signal_stack = nullptr;    // the mapping of its alternate one, when that is ours (signal_stack.cpp)
 
   // Whoever blocks the thread in the kernel sets this, to be told that attention is wanted.
   std::mutex waker_lock;

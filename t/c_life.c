@@ -292,8 +292,20 @@ static void counts(void) {
   greenlet_unref(g);
   EXPECT("g, last handle");
   CHECK(greenlet_counts().pooled_stacks == before.pooled_stacks + 1);
+  const greenlet_process_stacks_t stacks = greenlet_stack_statistics();
+  CHECK(stacks.pooled == greenlet_counts().pooled_stacks);
+  CHECK(stacks.in_use + stacks.pooled == greenlet_counts().stacks);
+  CHECK(stacks.mapped >= 1 && stacks.guarded == stacks.mapped && stacks.guarded_by_mprotect <= stacks.guarded);
+  CHECK(stacks.mapped_bytes >= stacks.mapped * 256 * 1024 && stacks.high_water >= 1);
+  CHECK(stacks.high_water_bytes >= stacks.mapped_bytes);
   greenlet_trim_stacks();
   CHECK(greenlet_counts().pooled_stacks == 0 && greenlet_counts().greenlets == before.greenlets);
+}
+
+/* What is said of one: t/overflow.cpp. */
+static void reports(void) {
+  CHECK(greenlet_report_stack_overflows() == GREENLET_OK);
+  CHECK(greenlet_report_stack_overflows() == GREENLET_OK);
 }
 
 int main(void) {
@@ -311,5 +323,6 @@ int main(void) {
   TEST_CASE("97, 98, 211: states", states);
   TEST_CASE("names and numbers", names_and_numbers);
   TEST_CASE("counts", counts);
+  TEST_CASE("overflows of stacks are reported from C too", reports);
   return verdict();
 }

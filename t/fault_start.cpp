@@ -279,3 +279,33 @@ TEST_CASE("set_parent() cannot fail for want of anything") {
   const auto n = exhaust<changing_parents>("changing parents");
   CHECK(n[kind::first_switch] == 0);
 }
+
+TEST_CASE("guard pages that are protected are counted, for each splits a mapping") {
+  trim_stacks();
+  const std::size_t before = stack_statistics().guarded_by_mprotect;
+  std::array<greenlet, 3> all;
+  faults::arm({kind::install_guard, EINVAL, true}, 1);
+  {
+    const faults::counted here;
+    for (greenlet& g : all) (g = greenlet([] { switch_to_parent(); })).switch_to();
+  }
+  faults::disarm();
+  CHECK(stack_statistics().guarded_by_mprotect == before + 3);
+  for (greenlet& g : all) g = greenlet();
+  trim_stacks();
+  CHECK(stack_statistics().guarded_by_mprotect == before);
+}
+
+TEST_CASE("pages that cannot be given back are kept, and nothing else is wrong") {
+  trim_stacks();
+  std::vector<greenlet> all(600);
+  for (greenlet& g : all) (g = greenlet([] { switch_to_parent(); })).switch_to();
+  faults::arm({kind::madvise, EINVAL, true}, 1);
+  {
+    const faults::counted here;
+    all.clear();
+  }
+  CHECK(faults::disarm().refused);
+  CHECK(counts().pooled_stacks < 256);
+  CHECK(greenlet([] { return 3; }).switch_to().get<int>() == 3);
+}

@@ -142,6 +142,8 @@ bool documented(const plan& p, const std::exception_ptr& e) {
       case kind::mprotect: return p.code != ENOMEM && is_system(x, "mprotect");
       case kind::pthread_setspecific: return is_system(x, "pthread_setspecific");
       case kind::pthread_key_create: return is_system(x, "pthread_key_create");
+      case kind::sigaltstack: return is_system(x, "sigaltstack");
+      case kind::sigaction: return is_system(x, "sigaction");
       case kind::pthread_atfork: return is_system(x, "pthread_atfork");
       case kind::first_switch: return is_system(x, "first_switch");
       case kind::next_switch: return is_system(x, "next_switch");
@@ -155,7 +157,7 @@ bool documented(const plan& p, const std::exception_ptr& e) {
 
 std::string text(const char* name, const plan& p, std::size_t n) {
   static const char* const names[] = {"mmap",         "mprotect", "madvise", "install_guard", "pthread_key_create", "pthread_atfork",
-                                      "pthread_setspecific", "first_switch", "next_switch", "getcontext", "swapcontext",        "allocation",
+                                      "pthread_setspecific", "sigaltstack", "sigaction", "first_switch", "next_switch", "getcontext", "swapcontext",        "allocation",
                                       "descriptor"};
   const std::string call = std::string(name) + ": " + names[static_cast<int>(p.what)];
   if (n == 0) return call + " only counted";

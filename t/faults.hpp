@@ -27,6 +27,8 @@ enum class kind : unsigned char {
   pthread_key_create,
   pthread_atfork,
   pthread_setspecific,
+  sigaltstack,
+  sigaction,
   first_switch,
   next_switch,
   getcontext,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// counts: how many greenlets, stacks and threads the library keeps just now.
+// counts: how many greenlets, stacks and threads the library keeps just now, and the stacks in detail.
 #ifndef GREENLET_COUNTS_HPP
 #define GREENLET_COUNTS_HPP
 
@@ -21,7 +21,25 @@ struct process_counts {
 /// Switches: no. Thread: any; while others work the numbers are from about the same moment.
 GREENLET_API process_counts counts() noexcept;
 
-/// Gives the calling thread's pooled stacks back to the system. Switches: no. Thread: any.
+/// The stacks of all threads of this process.
+struct process_stacks {
+  std::size_t mapped;               ///< a count: stacks for which memory is mapped, in use, pooled, or none yet
+  std::size_t mapped_bytes;         ///< addresses that they take, guard pages included; memory is what was touched
+  std::size_t guarded;              ///< a count: of those mapped, with a guard page below; all of them
+  std::size_t guarded_by_mprotect;  ///< a count: of those guarded, each of which splits a mapping (vm.max_map_count)
+  std::size_t in_use;               ///< a count: with a greenlet that is started and not dead
+  std::size_t pooled;               ///< a count: waiting to be used again, as counts().pooled_stacks
+  std::size_t high_water;           ///< a count: the most that were in use and pooled together, ever
+  std::size_t high_water_bytes;     ///< the most that mapped_bytes ever was
+};
+
+/// What counts() says of stacks, and more: in_use and pooled together are counts().stacks.
+/// Switches: no. Thread: any; while others work the numbers are from about the same moment.
+GREENLET_API process_stacks stack_statistics() noexcept;
+
+/// Gives the calling thread's pooled stacks back to the system. By itself the library keeps at most 256 a
+/// thread, and fewer, of which only the first page or two, after many have ended of which none was needed again.
+/// Switches: no. Thread: any.
 GREENLET_API void trim_stacks() noexcept;
 
 }  // namespace greenlets

@@ -480,8 +480,33 @@ typedef struct greenlet_counts_t {
 
 /// Switches: no. While other threads work the numbers are from about the same moment.
 GREENLET_API greenlet_counts_t greenlet_counts(void);
-/// Gives the calling thread's pooled stacks back to the system. Switches: no.
+/// The stacks of all threads of this process.
+typedef struct greenlet_process_stacks_t {
+  size_t mapped;               ///< a count: stacks for which memory is mapped, in use, pooled, or none yet
+  size_t mapped_bytes;         ///< addresses that they take, guard pages included; memory is what was touched
+  size_t guarded;              ///< a count: of those mapped, with a guard page below; all of them
+  size_t guarded_by_mprotect;  ///< a count: of those guarded, each of which splits a mapping (vm.max_map_count)
+  size_t in_use;               ///< a count: with a greenlet that is started and not dead
+  size_t pooled;               ///< a count: waiting to be used again, as pooled_stacks of greenlet_counts()
+  size_t high_water;           ///< a count: the most that were in use and pooled together, ever
+  size_t high_water_bytes;     ///< the most that mapped_bytes ever was
+} greenlet_process_stacks_t;
+
+/// What greenlet_counts() says of stacks, and more: in_use and pooled together are its stacks.
+/// Switches: no. While other threads work the numbers are from about the same moment.
+GREENLET_API greenlet_process_stacks_t greenlet_stack_statistics(void);
+/// Gives the calling thread's pooled stacks back to the system. By itself the library keeps at most 256 a
+/// thread, and fewer, of which only the first page or two, after many have ended of which none was needed again.
+/// Switches: no.
 GREENLET_API void greenlet_trim_stacks(void);
+/// From now on an overflow of a greenlet's stack is reported on standard error: the greenlet, its thread, the
+/// size of its stack, and its frames as object+offset. Then the handler of SIGSEGV that was there before is
+/// called; by default the process dies of SIGSEGV, as it would have. Every other fault goes to that handler alone.
+/// Each thread that uses greenlets gets an alternate signal stack of 64 KiB, unless it has one, the calling one now,
+/// others at their next entry into the library. What is recognised is said in greenlet_report_stack_overflows(3).
+/// Once is enough: a second call only sees to the calling thread's alternate stack.
+/// Switches: no. Errors: GREENLET_SYSTEM (mmap, mprotect, sigaltstack, sigaction), _NO_MEMORY; nothing has changed.
+GREENLET_API int greenlet_report_stack_overflows(void);
 /// The version of the library that runs; GREENLET_VERSION_STRING is that of the headers. Switches: no.
 GREENLET_API const char* greenlet_version(void);
 

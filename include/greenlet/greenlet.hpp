@@ -38,6 +38,7 @@
 #include <greenlet/generator.hpp>
 #include <greenlet/handle.hpp>
 #include <greenlet/local.hpp>
+#include <greenlet/overflow.hpp>
 #include <greenlet/thread.hpp>
 #include <greenlet/trace.hpp>
 #include <greenlet/unraisable.hpp>

@@ -34,6 +34,10 @@ struct place {
   sanitizer::fiber& fiber;
 };
 
+// What lies lower on a suspended stack is not used any more: below the red zone of who called go(), or below
+// the frame of swap(), where `sp` is not the lowest.
+inline const void* lowest_live(const context& c) noexcept { return static_cast<const char*>(c.sp) - (c.pc ? 128 : 1024); }
+
 // The function that a first frame calls; it must not return.
 using entry = void (*)(void* argument);
 

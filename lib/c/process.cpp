@@ -3,6 +3,7 @@
 #include "record.hpp"
 
 #include <greenlet/counts.hpp>
+#include <greenlet/overflow.hpp>
 #include <greenlet/unraisable.hpp>
 
 using namespace greenlets::detail;
@@ -31,6 +32,14 @@ greenlet_counts_t greenlet_counts() {
   return {n.greenlets, n.main_greenlets, n.stacks, n.pooled_stacks, n.threads};
 }
 
+greenlet_process_stacks_t greenlet_stack_statistics() {
+  const greenlets::process_stacks n = greenlets::stack_statistics();
+  return {n.mapped, n.mapped_bytes, n.guarded,    n.guarded_by_mprotect,
+          n.in_use, n.pooled,       n.high_water, n.high_water_bytes};
+}
+
 void greenlet_trim_stacks() { greenlets::trim_stacks(); }
+
+int greenlet_report_stack_overflows() { return guarded(greenlets::report_stack_overflows); }
 
 const char* greenlet_version() { return GREENLET_VERSION_STRING; }
