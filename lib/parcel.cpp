@@ -15,7 +15,13 @@ namespace {
 [[noreturn]] void go_on_with(const exception_state& forced) {
   struct restore {
     exception_state mine;
-    ~restore() { *exceptions_of_thread() = mine; }
+    ~restore() {
+      exception_state& now = *exceptions_of_thread();
+#ifdef __ARM_EABI__
+      mine.propagating = now.propagating;  // the forced unwind itself, until the end of this destructor
+#endif
+      now = mine;
+    }
   } first_to_be_unwound{*exceptions_of_thread()};
   *exceptions_of_thread() = forced;
   throw;

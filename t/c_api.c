@@ -303,7 +303,7 @@ static void attributes(void) {
 
 static void the_system_refuses(void) {
   greenlet_attributes_t with = GREENLET_ATTRIBUTES;
-  with.stack_size = (size_t)1 << 47;  // all the addresses that there are
+  with.stack_size = too_large();
   greenlet_t* g = greenlet_new_with(echo, NULL, &with);
   CHECK(greenlet_switch(g, NULL, NULL) == GREENLET_SYSTEM);
   CHECK(greenlet_last_errno() == ENOMEM || greenlet_last_errno() == EINVAL);  // the second from valgrind

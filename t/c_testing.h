@@ -3,6 +3,8 @@
 #ifndef T_C_TESTING_H
 #define T_C_TESTING_H
 
+#include "too_large.h"
+
 #include <greenlet/greenlet.h>
 
 #include <stdatomic.h>

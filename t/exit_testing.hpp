@@ -29,26 +29,32 @@ inline bool every_run_is_slow() {
 #endif
 }
 
-// Where the test programs are: ours, or libtool's directory beside it.
-inline std::string directory_of_tests() {
+// The program that this process runs.
+inline std::string this_program() {
   char path[4096];
   const ssize_t n = readlink("/proc/self/exe", path, sizeof path);
   REQUIRE(n > 0);
-  std::string directory(path, static_cast<std::size_t>(n));
+  return {path, static_cast<std::size_t>(n)};
+}
+
+// Where the test programs are: ours, or libtool's directory beside it.
+inline std::string directory_of_tests() {
+  std::string directory = this_program();
   directory.erase(directory.rfind('/'));
   if (const std::size_t at = directory.rfind("/.libs"); at + 6 == directory.size()) directory.erase(at);
   return directory;
 }
 
-// Runs the program, given relative to the tests, with arguments; its status and what it printed.
-inline child run_program(const std::string& program, const events& arguments) {
-  events words = run_under();
-  words.push_back(directory_of_tests() + "/" + program);
+// Runs a program with arguments, after `prepare` in the new process; its status and what it printed.
+inline child run_path(const std::string& path, const events& arguments, void (*prepare)() = [] {},
+                      events words = run_under()) {
+  words.push_back(path);
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-  child result = in_child([&argv] {
+  child result = in_child([&argv, prepare] {
+    prepare();
     execvp(argv[0], argv.data());
     perror(argv[0]);
   });
@@ -59,6 +65,11 @@ inline child run_program(const std::string& program, const events& arguments) {
     result.output.erase(line, result.output.find('\n', at) + 1 - line);
   }
   return result;
+}
+
+// The same of one that is given relative to the tests.
+inline child run_program(const std::string& program, const events& arguments) {
+  return run_path(directory_of_tests() + "/" + program, arguments);
 }
 
 inline bool exited_with(const child& c, int code) { return WIFEXITED(c.status) && WEXITSTATUS(c.status) == code; }

@@ -366,8 +366,7 @@ TEST_CASE("71, B4: what such a parent was to run may reparent, drop and switch w
 }
 
 TEST_CASE("72: when the parent cannot be started, that error takes the result's place and goes on") {
-  // A stack larger than the address space.
-  const greenlet parent(attributes().stack_size(std::size_t{1} << 60), [](int) {});
+  const greenlet parent(attributes().stack_size(testing::too_large()), [](int) {});
   const auto give = [&](auto end) {
     const greenlet child(std::move(end), parent);
     try {

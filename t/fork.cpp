@@ -283,7 +283,7 @@ TEST_CASE("200, 202, B46: a thousand forks while other threads switch, make, dro
 #ifdef T_TSAN
   const int forks = 30;
 #else
-  const int forks = 1000;
+  const int forks = static_cast<int>(testing::times(1000));
 #endif
   greenlet forker([&] {
     greenlet mine([] {

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <string>
@@ -213,7 +214,7 @@ namespace {
 _Unwind_Exception foreign_exception = {};
 
 [[noreturn]] void throw_foreign() {
-  foreign_exception.exception_class = 0x4c414e4700000000;  // "LANG"
+  std::memcpy(&foreign_exception.exception_class, "LANG\0\0\0", 8);  // a number, or on 32-bit Arm characters
   foreign_exception.exception_cleanup = [](_Unwind_Reason_Code, _Unwind_Exception*) {};
   _Unwind_RaiseException(&foreign_exception);
   _exit(98);

@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <pthread.h>
@@ -48,7 +49,7 @@ TEST_CASE("an exception of another language that leaves a greenlet ends the proc
   const child c = in_child([&] {
     const greenlet g([] {
       static _Unwind_Exception foreign{};
-      foreign.exception_class = 0x6f74686572000000;  // "other"
+      std::memcpy(&foreign.exception_class, "other\0\0", 8);  // a number, or on 32-bit Arm characters
       _Unwind_RaiseException(&foreign);
     });
     g.switch_to();

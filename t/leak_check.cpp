@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The check that watches every test of every program sees what it is to see: this program runs itself
 // with cases that leave something.
-#include "testing.hpp"
+#include "exit_testing.hpp"
 
 #include <cstdlib>
 #include <fcntl.h>
@@ -15,14 +15,8 @@ namespace {
 
 // Runs the one case of this program with that name, though it is skipped otherwise.
 testing::child run_alone(const std::string& name) {
-  return testing::in_child([&name] {
-    char self[4096] = "";
-    if (readlink("/proc/self/exe", self, sizeof self - 1) <= 0) _exit(3);
-    const std::string only = "--test-case=" + name;
-    setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // which would find it as well
-    execl(self, self, only.c_str(), "--no-skip", static_cast<char*>(nullptr));
-    _exit(4);
-  });
+  return testing::run_path(testing::this_program(), {"--test-case=" + name, "--no-skip"},
+                           [] { setenv("ASAN_OPTIONS", "detect_leaks=0", 1); });  // which would find it as well
 }
 
 }  // namespace

@@ -290,8 +290,7 @@ TEST_CASE("57, B36: an exception is never caught by a frame of the starter that 
 
 TEST_CASE("58: when a stack cannot be had, the starter is told and the greenlet can be tried again") {
   const auto before = counts();
-  // More than the address space has.
-  const greenlet g(attributes().stack_size(std::size_t{1} << 60), [] {});
+  const greenlet g(attributes().stack_size(testing::too_large()), [] {});
   for (int twice = 0; twice < 2; ++twice) {
     try {
       g.switch_to();
@@ -311,7 +310,7 @@ TEST_CASE("58: when a stack cannot be had, the starter is told and the greenlet 
   CHECK(g.dead());  // nobody has named it, and it would be picked again and again
   greenlets::trim_stacks();
   CHECK(counts().stacks == before.stacks);
-  const greenlet h(attributes().stack_size(std::size_t{1} << 60), [] {});
+  const greenlet h(attributes().stack_size(testing::too_large()), [] {});
   CHECK_THROWS_WITH_AS(h.throw_in(std::runtime_error("needs no stack")), "needs no stack", std::runtime_error);
   CHECK(h.dead());
 }

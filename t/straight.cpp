@@ -58,8 +58,9 @@ TEST_CASE("35: what is sent arrives, of whatever size it is, in registers, in pl
   CHECK(goes_there_and_back<char>([](int n) { return static_cast<char>(n); }));
   CHECK(goes_there_and_back<int>([](int n) { return n * -7; }));
   CHECK(goes_there_and_back<std::uint64_t>([](int n) { return ~std::uint64_t{0} - static_cast<std::uint64_t>(n); }));
-  CHECK(goes_there_and_back<float>([](int n) { return static_cast<float>(n) / 3; }));
-  CHECK(goes_there_and_back<double>([](int n) { return n / 3.0; }));
+  // Thirds would be compared with more digits than they are sent with, where the x87 calculates.
+  CHECK(goes_there_and_back<float>([](int n) { return static_cast<float>(n) / 4; }));
+  CHECK(goes_there_and_back<double>([](int n) { return n / 4.0; }));
   CHECK(goes_there_and_back<long double>([](int n) { return n / 3.0L; }));
   CHECK(goes_there_and_back<const void*>([](int n) { return reinterpret_cast<const void*>(std::intptr_t{n} * 4); }));
   CHECK(goes_there_and_back<std::string>([](int n) { return std::string(static_cast<std::size_t>(n) % 50, 'x'); }));

@@ -3,6 +3,8 @@
 #ifndef T_TESTING_HPP
 #define T_TESTING_HPP
 
+#include "too_large.h"
+
 #include <doctest/doctest.h>
 
 #include <greenlet/greenlet.hpp>
@@ -33,6 +35,7 @@
 
 namespace testing {
 
+using ::too_large;
 using events = std::vector<std::string>;
 
 // Notes when it is destroyed, and in which greenlet.
@@ -85,11 +88,19 @@ inline long resident_pages() {
   return kib / 4;
 }
 
+// Whether the processor is an emulated one (t/machines). Then everything is slow; and what memory the process
+// has, the system says of the emulator, which keeps some 280 KiB for each thread that there has been.
+inline bool emulated() { return std::getenv("GREENLET_TEST_EMULATED") != nullptr; }
+
+// How often to do what is done many times: in an emulator a twentieth.
+inline unsigned times(unsigned n) { return emulated() ? n / 20 : n; }
+
 // Sanitizers and valgrind keep what is freed for a while, to see whether it is used.
 inline bool freed_memory_is_kept() {
 #if defined(T_ASAN) || defined(T_TSAN)
   return true;
 #else
+  if (emulated()) return true;
   const char* const preloaded = std::getenv("LD_PRELOAD");
   return preloaded && std::strstr(preloaded, "vgpreload");
 #endif

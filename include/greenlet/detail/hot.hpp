@@ -36,7 +36,7 @@ struct body;
 struct exception_state {
   void* caught = nullptr;
   unsigned int uncaught = 0;
-#ifdef __ARM_EABI_UNWINDER__
+#ifdef __ARM_EABI__  // the compiler's own; what <unwind.h> defines not everybody has seen here
   void* propagating = nullptr;
 #endif
 };
