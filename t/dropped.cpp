@@ -398,6 +398,54 @@ TEST_CASE("24, 44: the running greenlet's last handle dropped elsewhere: it goes
   CHECK(log == events{"goes on", "~g"});
 }
 
+TEST_CASE("109, 124: what was dropped elsewhere was not the last handle: the last is, here, at once") {
+  events log;
+  greenlet g(waiting(log, "g"));
+  g.switch_to();
+  greenlet here = g;
+  drop_elsewhere(std::move(g));
+  CHECK(log.empty());
+  here = greenlet();
+  CHECK(log == events{"g killed", "~g"});
+}
+
+TEST_CASE("109, 133: of handles copied here and dropped on many threads the last ends it, wherever that is") {
+  for (int last_here = 0; last_here < 2; ++last_here) {
+    events log;
+    greenlet g(waiting(log, "g"));
+    g.switch_to();
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 8; ++i)
+      threads.emplace_back([copies = std::vector<greenlet>(100, g)]() mutable {
+        const greenlet another = copies.back();
+        copies.clear();
+      });
+    if (last_here) {
+      for (std::thread& t : threads) t.join();
+      CHECK(log.empty());
+      g = greenlet();
+    } else {
+      threads.emplace_back([mine = std::move(g)] {});
+      for (std::thread& t : threads) t.join();
+      CHECK(log.empty());
+      current();
+    }
+    CHECK(log == events{"g killed", "~g"});
+  }
+}
+
+TEST_CASE("121, 125: it finishes while a reference dropped elsewhere waits, and goes with its last handle") {
+  greenlet g([] { switch_to_parent(); });
+  g.switch_to();
+  const weak_greenlet weak = g;
+  greenlet here = g;
+  std::thread([first = std::move(g), second = here] {}).join();
+  here.switch_to();
+  CHECK(here.dead());
+  here = greenlet();
+  CHECK(weak.expired());
+}
+
 TEST_CASE("131: when the owner exits first, what waits for it is unwound by its exit") {
   events log;
   std::thread::id owner_id, died_in;
