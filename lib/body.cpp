@@ -53,12 +53,12 @@ body::~body() {
 body* bury(body* b) noexcept {
   if (b->run) b->run = {};  // user code
   if (b->unused_run) b->unused_run = {};
-  b->slot = {};
-  b->held = nullptr;
+  if (!b->slot.empty()) b->slot = {};
+  if (b->held) b->held = nullptr;
   bury_own(b);
-  b->special.reset();
+  if (b->special) b->special.reset();
   if (b->delete_user_data) b->delete_user_data(b->user_data.load(std::memory_order_relaxed));
-  b->name.reset();
+  if (b->name) b->name.reset();
   if (thread_record* t = b->thread()) unref(*t);
   body* const parent = b->parent.load(std::memory_order_relaxed);
   b->parent.store(nullptr, std::memory_order_relaxed);
@@ -68,26 +68,32 @@ body* bury(body* b) noexcept {
   return parent;
 }
 
-body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
-  if (with && !with->parent().empty()) parent = &with->parent();
-  const std::size_t stack_size = with ? round_stack_size(with->stack_size()) : default_stack_size;
-  std::shared_ptr<const std::string> name;
-  if (with && !with->name().empty()) name = std::make_shared<const std::string>(with->name());
-
-  std::unique_ptr<specials> special;
-  if (with && (with->on_start_ || with->leave_ || with->enter_))
-    special.reset(new specials{with->on_start_, with->leave_, with->enter_, with->data_});
-
-  thread_record& t = entered();  // after the copy of the resolver, which is user code, and may end a record
+static body* new_body(thread_record& t, closure&& run, const greenlet* parent) {
   auto* const made = new body(false, t.ids.next());  // counted from here on, so nothing below may throw
-  made->special = std::move(special);
-  made->stack_size = stack_size;
-  made->own_fp_env = with && with->preserve_fp_env();
-  made->name = std::move(name);
   made->run = std::move(run);
   body* p = parent && !parent->empty() ? access::body_of(*parent) : t.running();
   ref(p);
   made->parent.store(p, std::memory_order_relaxed);
+  return made;
+}
+
+body* new_body(closure&& run, const greenlet* parent, const attributes* with) {
+  if (!with) return new_body(entered(), std::move(run), parent);
+  if (!with->parent().empty()) parent = &with->parent();
+  const std::size_t stack_size = round_stack_size(with->stack_size());
+  std::shared_ptr<const std::string> name;
+  if (!with->name().empty()) name = std::make_shared<const std::string>(with->name());
+
+  std::unique_ptr<specials> special;
+  if (with->on_start_ || with->leave_ || with->enter_)
+    special.reset(new specials{with->on_start_, with->leave_, with->enter_, with->data_});
+
+  thread_record& t = entered();  // after the copy of the resolver, which is user code, and may end a record
+  body* const made = new_body(t, std::move(run), parent);
+  made->special = std::move(special);
+  made->stack_size = stack_size;
+  made->own_fp_env = with->preserve_fp_env();
+  made->name = std::move(name);
   return made;
 }
 

@@ -66,7 +66,8 @@ struct body : hot_body {
   stack* memory = nullptr;             // while active; null for a main greenlet
   body* previous_active = nullptr;     // in the owner's list of active greenlets, main ones excepted
   body* next_active = nullptr;
-  body* next_dropped = nullptr;        // in the owner's queue of greenlets dropped elsewhere
+  body* next_dropped = nullptr;        // in the owner's queue of greenlets dropped elsewhere, and in its list
+  body* previous_dropped = nullptr;    // in that list, to_kill
   std::uint64_t lineage_of = 0;        // while unstarted, under `lock`: the id of the main greenlet it
   std::uint64_t lineage_at = 0;        // descends from, and as of when; see belongs_to()
   unsigned kills = 0;                  // rounds of its thread's exit that it has survived

@@ -53,34 +53,42 @@ std::exception_ptr take_held(thread_record& t, body* b) noexcept {
   return std::exchange(b->held, nullptr);
 }
 
-// To where the thread looks at them alone.
-static void take_queue(thread_record& t) noexcept {
-  body** end = &t.to_kill;
-  while (*end) end = &(*end)->next_dropped;
-  *end = t.dropped.take_all();
+void wait_for_kill(thread_record& t, body* oldest) noexcept {
+  for (body* b = oldest; b; b = b->next_dropped) {
+    b->previous_dropped = t.to_kill_last;
+    (t.to_kill_last ? t.to_kill_last->next_dropped : t.to_kill) = b;
+    t.to_kill_last = b;
+  }
+}
+
+static void take_out(thread_record& t, body* b) noexcept {
+  (b->previous_dropped ? b->previous_dropped->next_dropped : t.to_kill) = b->next_dropped;
+  (b->next_dropped ? b->next_dropped->previous_dropped : t.to_kill_last) = b->previous_dropped;
+  b->next_dropped = b->previous_dropped = nullptr;
+  left_queue(b);
 }
 
 bool take_dropped(thread_record& t, body* b) noexcept {
-  take_queue(t);
-  body** at = &t.to_kill;
-  while (*at && *at != b) at = &(*at)->next_dropped;
-  if (!*at) return false;
-  *at = std::exchange(b->next_dropped, nullptr);
-  left_queue(b);
+  wait_for_kill(t, t.dropped.take_all());
+  if (t.to_kill != b && !b->previous_dropped) return false;
+  take_out(t, b);
   return true;
+}
+
+void drop_waiting(thread_record& t) noexcept {
+  while (body* b = t.to_kill) {
+    take_out(t, b);
+    if (t.to_kill) t.raise(attention::dropped);
+    unref(b);
+  }
 }
 
 void flush_dropped(thread_record& t) noexcept {
   t.lower(attention::dropped);
-  take_queue(t);
+  wait_for_kill(t, t.dropped.take_all());
   // One at a time from the thread's own list: whoever enters the library while one is being unwound
   // takes the next, for that one may keep us waiting.
-  while (body* b = t.to_kill) {
-    t.to_kill = std::exchange(b->next_dropped, nullptr);
-    if (t.to_kill) t.raise(attention::dropped);
-    left_queue(b);
-    unref(b);
-  }
+  drop_waiting(t);
 }
 
 }  // namespace greenlets::detail

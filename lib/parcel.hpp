@@ -26,6 +26,7 @@ struct parcel {
   exception_state forced_state;
 
   parcel() = default;
+  bool empty() const noexcept { return !sent.has_value() && !thrown; }
   explicit parcel(value&& v) noexcept : sent(std::move(v)) {}
   explicit parcel(std::exception_ptr&& e) noexcept : thrown(std::move(e)) {}
 };

@@ -119,7 +119,8 @@ struct thread_record : hot_thread {
   body* active = nullptr;          // the list of active greenlets, newest first
   stack_pool pool;
   dropped_queue dropped;           // greenlets of ours that others dropped
-  body* to_kill = nullptr;         // those of them already taken from the queue
+  body* to_kill = nullptr;         // those of them already taken from the queue, oldest first
+  body* to_kill_last = nullptr;
   std::vector<std::function<void()>> at_unwind;
 
   // After unwind_thread() in a greenlet that was not the main one: the stack on which the thread's code
@@ -314,6 +315,10 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept;
 void hold(thread_record& t, body* b, std::exception_ptr e) noexcept;
 // What is held for `b`, whose next switch will not throw it after this; null when nothing is.
 std::exception_ptr take_held(thread_record& t, body* b) noexcept;
+// Puts what was taken from the queue behind what waits already.
+void wait_for_kill(thread_record& t, body* oldest) noexcept;
+// Drops what waits.
+void drop_waiting(thread_record& t) noexcept;
 // Takes `b` out of the queue of what other threads have dropped, and with it the reference there. Returns false
 // when it is not there, or not yet.
 bool take_dropped(thread_record& t, body* b) noexcept;

@@ -88,14 +88,6 @@ bool is_in_use(thread_record& t, body* self) noexcept {
   return t.active || t.wants(attention::dropped) || !t.at_unwind.empty() || has_own(t, t.main) || has_own(t, self);
 }
 
-void unref_all(body* dropped) noexcept {
-  while (body* b = dropped) {
-    dropped = std::exchange(b->next_dropped, nullptr);
-    left_queue(b);
-    unref(b);
-  }
-}
-
 }  // namespace
 
 void unwind(thread_record& t) noexcept {
@@ -128,8 +120,8 @@ void unwind(thread_record& t) noexcept {
   t.tracer_of_all_threw = true;
   std::vector<std::function<void()>>().swap(t.at_unwind);
   // From here on whoever drops a last handle finds the queue closed and the greenlet dead.
-  unref_all(std::exchange(t.to_kill, nullptr));
-  unref_all(t.dropped.close());
+  wait_for_kill(t, t.dropped.close());
+  drop_waiting(t);
   give_up_the_rest(t);  // what destructors of values have started just now
   t.pool.trim();
   if (self != t.main) survive(t, self);
