@@ -49,7 +49,7 @@ struct specials {
 // There is no way back. Whether an active greenlet is the current one, its thread knows.
 enum class life : unsigned char { unstarted, active, finished, unwound };
 
-// The base is what a switch touches. Its parent is counted; null for a main greenlet; written under
+// The base is what inline code touches. Its parent is counted; null for a main greenlet; written under
 // `lock`, read without it by the owner, or while unstarted under it.
 struct body : hot_body {
   sanitizer::fiber* fiber = nullptr;           // while active: its stack's, or the thread's own
@@ -96,10 +96,10 @@ struct body : hot_body {
   body(bool is_main, std::uint64_t number);
   ~body();
   body(const body&) = delete;
+  body& operator=(const body&) = delete;
   // From those that this thread has freed, and to them.
   static void* operator new(std::size_t size);
   static void operator delete(void* memory) noexcept;
-  body& operator=(const body&) = delete;
 
   bool is(life l) const noexcept { return state.load(std::memory_order_acquire) == l; }
   // Also when its thread does not exist in this process: fork() has not brought it along.

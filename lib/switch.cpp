@@ -235,9 +235,7 @@ static value begin_straight(thread_record& t, body* b, value& sent) {
   *t.exceptions = b->exceptions;
   t.current.store(b, std::memory_order_relaxed);
   const machine::cargo got = machine::jump(from->place(), b->place(), t.machine, loaded(sent));
-  if (is_in_slot(got)) return arrive(from);
-  if (is_thrown(got)) std::rethrow_exception(thrown_by(got));
-  return unloaded(got);
+  return is_in_slot(got) ? arrive(from) : open(parcel_of(got));
 }
 
 value switch_to(const greenlet& target, value&& sent) {

@@ -64,9 +64,10 @@ struct stack_usage {
 /// that is being unwound.
 ///
 /// Nothing here may be called by a signal handler that may have interrupted the library or the
-/// allocator; to copy, assign or drop a handle is to be in the library. One that has interrupted other code may switch; it returns when the greenlet that it
-/// interrupted is switched to again, and until then what it blocks stays blocked, for the mask is the
-/// thread's. On an alternate stack (sigaltstack) it must not: the next signal there would overwrite it.
+/// allocator; to copy, assign or drop a handle is to be in the library. One that has interrupted other
+/// code may switch; it returns when the greenlet that it interrupted is switched to again, and until then
+/// what it blocks stays blocked, for the mask is the thread's. On an alternate stack (sigaltstack) it must
+/// not: the next signal there would overwrite it.
 class GREENLET_API greenlet {
  public:
   /// Refers to no greenlet.
