@@ -22,7 +22,9 @@ struct body;  // the library's record of one greenlet
 // What attributes::on_start() is given, with its type erased.
 using start_resolver = std::function<closure(const greenlet&)>;
 
-GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes* with);
+// The parent, when there is none or it is empty, is the current greenlet.
+GREENLET_API body* new_body(closure&& run, const greenlet* parent);
+GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes& with);
 GREENLET_API value switch_to(const greenlet& target, value&& sent);
 GREENLET_API value throw_in(const greenlet& target, std::exception_ptr thrown);
 GREENLET_API value switch_to_parent(value&& sent);
