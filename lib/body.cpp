@@ -27,18 +27,22 @@ body::~body() {
 }
 
 void spare_bodies::trim() noexcept {
-  while (body* const b = take()) delete b;
+  while (has()) delete pop();
 }
 
-static inline body* new_body(thread_record& t, closure&& run, body* parent) {
-  body* made = t.spare.take();
-  if (!made) made = new body(false);
-  made->id = t.ids.next();
-  t.count(1);  // from here on, so nothing below may throw
+// `parent` is a counted reference, given away.
+static inline body* fill(thread_record& t, body* made, std::uint64_t id, closure&& run, body* parent) noexcept {
+  made->id = id;
+  t.count(1);
   ::new (static_cast<void*>(&made->run)) closure(std::move(run));
-  ref(parent);
   made->parent.store(parent, std::memory_order_relaxed);
   return made;
+}
+
+static body* new_body(thread_record& t, closure&& run, body* parent) {
+  body* const made = t.spare.has() ? t.spare.pop() : new body(false);
+  ref(parent);
+  return fill(t, made, t.ids.next(), std::move(run), parent);
 }
 
 static body* parent_or_running(thread_record& t, const greenlet* parent) noexcept {
@@ -65,9 +69,18 @@ body* new_body(closure&& run, const greenlet* parent, const attributes& with) {
   return made;
 }
 
-body* new_body(closure&& run, const greenlet* parent) {
+__attribute__((noinline)) static body* new_body_slowly(closure&& run, const greenlet* parent) {
   thread_record& t = entered();
   return new_body(t, std::move(run), parent_or_running(t, parent));
+}
+
+body* new_body(closure&& run, const greenlet* parent) {
+  thread_record* const t = this_thread_if_any();
+  if (t && !t->is_busy() && t->spare.has() && t->ids.has()) {  // then nothing is called, and few registers are needed
+    body* const p = parent_or_running(*t, parent);
+    if (ref_here(p)) return fill(*t, t->spare.pop(), t->ids.pop(), std::move(run), p);
+  }
+  return new_body_slowly(std::move(run), parent);
 }
 
 greenlet make_greenlet(closure&& run, const greenlet& parent) {
