@@ -33,6 +33,9 @@ enum class errc {
   wrong_token,           ///< the token is not from this variable, is of another context, or is used up
   already_entered,       ///< the context is in use by another context::run()
   out_of_turn,           ///< a generator is read while it runs, or gives while nobody reads
+  already_locked,        ///< the greenlet has the mutex already
+  not_locked,            ///< ... or does not have it, and would unlock it
+  already_set,           ///< the result is there already
 };
 
 /// Misuse of the library. Thrown before any state has changed, so the caller may go on.

@@ -20,9 +20,16 @@
 
 #include <greenlet/hub/deadline.hpp>
 #include <greenlet/hub/event.hpp>
+#include <greenlet/hub/group.hpp>
 #include <greenlet/hub/io.hpp>
+#include <greenlet/hub/mutex.hpp>
+#include <greenlet/hub/queue.hpp>
+#include <greenlet/hub/result.hpp>
 #include <greenlet/hub/run.hpp>
+#include <greenlet/hub/semaphore.hpp>
 #include <greenlet/hub/signals.hpp>
 #include <greenlet/hub/tcp.hpp>
+#include <greenlet/hub/timeout.hpp>
+#include <greenlet/hub/wait_any.hpp>
 
 #endif

@@ -189,6 +189,11 @@ void loop::close() noexcept {
     w->unlink();
     if (w->what != waiter::kind::wait) release(w);
   }
+  while (!timers_.empty()) {
+    waiter* const w = timers_.earliest();
+    timers_.remove(w);
+    if (w->what != waiter::kind::wait) release(w);
+  }
   // Who waits even now has refused every greenlet_exit; nobody will wake it.
   for (waiter* w = parked_; w; w = w->next_parked) {
     w->unlink();  // whoever wakes a list would find it there again and again

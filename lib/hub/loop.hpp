@@ -63,6 +63,9 @@ class loop {
   void resume_soon(waiter* w, waiter::end why) noexcept;
   void start_soon(const greenlet& g);
   void raise_soon(const greenlet& g, std::exception_ptr e);
+  // Has it thrown into `g` then. `slot` is set to nothing when that has been done, or forgotten, or the hub has ended.
+  waiter* raise_at(const greenlet& g, std::exception_ptr e, clock::time_point when, waiter** slot);
+  static void forget(waiter* w) noexcept { w->home->release(w); }
 
   bool closed() const noexcept { return closed_; }
   const greenlet& handle() const noexcept { return runner_; }

@@ -14,9 +14,7 @@ completion::~completion() {
 }
 
 bool completion::wait(deadline until) {
-  while (!done_)
-    if (!joiners_.wait(until)) return done_;
-  return true;
+  return done_ || place(joiners_).wait(until);
 }
 
 void completion::check() {
@@ -33,12 +31,12 @@ void completion::finish(std::exception_ptr thrown) noexcept {
   }
   thrown_ = std::move(thrown);
   done_ = true;
-  joiners_.wake_all();
+  joiners_.give_all();
 }
 
 void completion::finish_cancelled() noexcept {
   done_ = cancelled_ = true;
-  joiners_.wake_all();
+  joiners_.give_all();
 }
 
 greenlet start_soon(greenlets::detail::closure&& run) {

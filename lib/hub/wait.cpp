@@ -43,6 +43,8 @@ void loop::release(waiter* w) noexcept {
     --waiting_;
     if (w->external) --external_;
     if (w->unwinding && --unwinding_ == 0) unwound_.wake_one();
+  } else if (w->external && w->what == waiter::kind::raise) {
+    --external_;
   }
   w->what = waiter::kind::wait;
   w->why = waiter::end::none;
@@ -114,6 +116,25 @@ void loop::raise_soon(const greenlet& g, std::exception_ptr e) {
     waiter::push_back(ready_, w);
   else
     waiter::push_front(ready_, w);  // before its turn to start
+}
+
+waiter* loop::raise_at(const greenlet& g, std::exception_ptr e, clock::time_point when, waiter** slot) {
+  waiter* const w = take();
+  w->when = when;
+  try {
+    timers_.add(w);
+  } catch (...) {
+    release(w);
+    throw;
+  }
+  w->what = waiter::kind::raise;
+  w->who = g;
+  w->thrown = std::move(e);
+  w->slot = slot;
+  w->external = true;
+  ++external_;
+  arm_timer();
+  return w;
 }
 
 void loop::arm_timer() noexcept {

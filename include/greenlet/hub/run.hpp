@@ -17,6 +17,7 @@
 
 #include <greenlet/greenlet.hpp>
 #include <greenlet/hub/deadline.hpp>
+#include <greenlet/hub/line.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -52,28 +53,6 @@ class GREENLET_API cancelled : public std::runtime_error {
 
 namespace detail {
 
-struct waiter;
-
-/// Greenlets that wait for something another greenlet of the thread does; first come, first served.
-class GREENLET_API wait_list {
- public:
-  wait_list() noexcept = default;
-  wait_list(const wait_list&) = delete;
-  wait_list& operator=(const wait_list&) = delete;
-  ~wait_list();
-  /// Waits to be woken; false when the deadline came first. Switches: to the hub.
-  /// `external`: who wakes it is not a greenlet of this thread.
-  bool wait(deadline until = {}, bool external = false);
-  /// Makes the first, or all, ready to run. Switches: no.
-  void wake_one() noexcept;
-  void wake_all() noexcept;
-
- private:
-  friend struct waiter;
-  waiter* first_ = nullptr;
-  waiter* last_ = nullptr;
-};
-
 /// How a task has ended, and who waits for that.
 class GREENLET_API completion {
  public:
@@ -89,7 +68,8 @@ class GREENLET_API completion {
   void finish_cancelled() noexcept;
 
  private:
-  wait_list joiners_;
+  friend struct watching;
+  line joiners_;
   std::exception_ptr thrown_;
   greenlet who_;
   bool done_ = false, cancelled_ = false, asked_ = false;
@@ -175,8 +155,11 @@ class task {
   /// has not started never will; what has ended is not touched. Switches: no. Throws: std::bad_alloc.
   void cancel() const;
   const greenlet& handle() const noexcept { return greenlet_; }
+  /// For wait_any().
+  bool is_ready() const noexcept { return ready(); }
 
  private:
+  friend struct detail::watching;
   greenlet greenlet_;
   std::shared_ptr<detail::task_state<T>> state_;
 };
