@@ -115,6 +115,9 @@ enum {
   GREENLET_WRONG_TOKEN,           ///< of C++: the token does not fit its variable or context, or is used up
   GREENLET_ALREADY_ENTERED,       ///< of C++: the context is in use by another context::run()
   GREENLET_OUT_OF_TURN,           ///< of C++: a generator is read while it runs, or gives while nobody reads
+  GREENLET_ALREADY_LOCKED,        ///< of C++: the greenlet has the mutex already
+  GREENLET_NOT_LOCKED,            ///< of C++: the greenlet does not have the mutex that it unlocks
+  GREENLET_ALREADY_SET,           ///< of C++: the result is there already
 
   GREENLET_SYSTEM = 100,  ///< a system call failed: greenlet_last_errno()
   GREENLET_NO_MEMORY,     ///< there is no memory for it

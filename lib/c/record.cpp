@@ -22,7 +22,9 @@ static_assert(same(GREENLET_DIFFERENT_THREAD, errc::different_thread) &&
               same(GREENLET_ALREADY_WAITING, errc::already_waiting) && same(GREENLET_IN_HOOK, errc::in_hook) &&
               same(GREENLET_NO_VALUE, errc::no_value) && same(GREENLET_WRONG_TOKEN, errc::wrong_token) &&
               same(GREENLET_ALREADY_ENTERED, errc::already_entered) &&
-              same(GREENLET_OUT_OF_TURN, errc::out_of_turn));
+              same(GREENLET_OUT_OF_TURN, errc::out_of_turn) &&
+              same(GREENLET_ALREADY_LOCKED, errc::already_locked) &&
+              same(GREENLET_NOT_LOCKED, errc::not_locked) && same(GREENLET_ALREADY_SET, errc::already_set));
 
 // Where there is no memory for a record, or none for the thread's first one, at least the code is kept,
 // and then it is the thread's. Zero while the record has the last error.
@@ -190,6 +192,9 @@ const char* greenlet_strerror(int status) {
     case GREENLET_WRONG_TOKEN: return "the token does not fit";
     case GREENLET_ALREADY_ENTERED: return "the context has been entered already";
     case GREENLET_OUT_OF_TURN: return "the generator is out of turn";
+    case GREENLET_ALREADY_LOCKED: return "the greenlet has locked the mutex already";
+    case GREENLET_NOT_LOCKED: return "the greenlet has not locked the mutex";
+    case GREENLET_ALREADY_SET: return "the result has been set already";
     case GREENLET_SYSTEM: return "a system call failed";
     case GREENLET_NO_MEMORY: return "no memory";
     case GREENLET_INVALID: return "invalid argument";

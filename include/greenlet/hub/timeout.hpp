@@ -22,8 +22,22 @@
 namespace greenlets::hub {
 
 namespace detail {
+
 struct waiter;
-}
+
+// What there is of `f()` when it came in time.
+template <class R>
+struct in_time {
+  using type = std::optional<R>;
+};
+template <>
+struct in_time<void> {
+  using type = bool;
+};
+template <class F>
+using if_timely = typename in_time<std::decay_t<std::invoke_result_t<F&>>>::type;
+
+}  // namespace detail
 
 /// What a timeout throws.
 class GREENLET_API timed_out : public std::runtime_error {
@@ -63,11 +77,11 @@ class GREENLET_API timeout {
 
 /// Calls `f` in such a scope, and gives its result (true, when it returns nothing); nothing (false) when the deadline
 /// came first. Throws: as timeout(), and what `f` throws.
-template <class F, class R = std::decay_t<std::invoke_result_t<F&>>>
-auto with_timeout(deadline until, F&& f) -> std::conditional_t<std::is_void_v<R>, bool, std::optional<std::conditional_t<std::is_void_v<R>, bool, R>>> {
+template <class F>
+detail::if_timely<F> with_timeout(deadline until, F&& f) {
   timeout limit(until);
   try {
-    if constexpr (std::is_void_v<R>) {
+    if constexpr (std::is_void_v<std::invoke_result_t<F&>>) {
       f();
       return true;
     } else {
