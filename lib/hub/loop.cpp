@@ -132,7 +132,7 @@ void loop::resume(waiter* w) {
   switches_ += 2;
   if (w->what == waiter::kind::wait) {
     if (w->why == waiter::end::none) w->why = waiter::end::woken;  // it only yielded
-    greenlets::detail::switch_to(w->who, {});
+    w->who.switch_to();
     return;
   }
   const waiter::kind what = w->what;

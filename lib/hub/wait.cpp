@@ -73,7 +73,7 @@ waiter::end loop::park(waiter* w, deadline until) {
   }
   enroll(w);
   // A greenlet that waits may be switched to by somebody who does not know. It waits on.
-  while (w->why == waiter::end::none) greenlets::detail::switch_to(runner_, {});
+  while (w->why == waiter::end::none) runner_.switch_to();
   return w->why;
 }
 
