@@ -25,8 +25,13 @@ namespace greenlets {
 // The library's own way into handles.
 struct access {
   static detail::body* body_of(const greenlet& g) noexcept { return g.body_; }
-  static detail::body* release(greenlet&& g) noexcept { return std::exchange(g.body_, nullptr); }
+  static detail::body* release(greenlet&& g) noexcept {
+    detail::moved(g.body_, nullptr, &g);
+    return std::exchange(g.body_, nullptr);
+  }
   static greenlet adopt(detail::body* counted) noexcept { return {counted, greenlet::adopt{}}; }
+  // Of a body to itself: not counted, so nobody is told where it is.
+  static void refer(greenlet& self, detail::body* b) noexcept { self.body_ = b; }
 };
 
 namespace detail {
@@ -139,6 +144,10 @@ void left_queue(body* b) noexcept;
 // Frees what a body holds, whose last reference has gone. Returns its parent, whose reference the caller is to
 // drop: a loop there, and not recursion, because a chain of unstarted greenlets may be long.
 body* bury(body* b) noexcept;
+// Frees what it holds and not the record itself, to which others may refer. Returns its parent, as bury() does.
+body* bury_contents(body* b) noexcept;
+// Whether nothing refers to it any more, but weakly.
+bool is_gone(const body* b) noexcept;
 // What a weak reference is worth: counts one more reference, unless the last has gone.
 bool ref_if_any(body* b) noexcept;
 // Ends a weak reference.

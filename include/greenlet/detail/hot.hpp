@@ -43,9 +43,13 @@ struct exception_state {
 
 struct hot_thread;
 
-// Of hot_body::shared. The lowest bit says that the body waits in its thread's queue, which holds a reference.
+// Of hot_body::shared. The lowest bit says that the body waits in its thread's queue, which holds a reference; the
+// next, that a collector owns its memory, so that where a handle lies matters (collected.hpp). With either, all
+// counting is the library's.
 constexpr std::ptrdiff_t is_queued = 1;
-constexpr std::ptrdiff_t one_reference = 2;
+constexpr std::ptrdiff_t is_collected = 2;
+constexpr std::ptrdiff_t counts_slowly = is_queued | is_collected;
+constexpr std::ptrdiff_t one_reference = 4;
 
 // The beginning of every body.
 struct hot_body {
@@ -54,7 +58,7 @@ struct hot_body {
   std::atomic<body*> parent{nullptr};
   exception_state exceptions;  // while suspended
   // The references that its thread has taken while it is active, and not dropped, and one. Only that thread
-  // touches it, so it counts without a locked instruction. All others are in `shared`, counted in twos.
+  // touches it, so it counts without a locked instruction. All others are in `shared`, counted in fours.
   std::atomic<std::size_t> here{1};
   std::atomic<std::ptrdiff_t> shared{one_reference};
 };
@@ -83,23 +87,25 @@ inline bool is_thrown(const machine::cargo& c) noexcept {
 // The calling thread's record; before it has one, a record that asks for attention and owns nobody.
 extern GREENLET_API __thread hot_thread* hot_thread_v1 __attribute__((tls_model("initial-exec")));
 
-GREENLET_API void ref_elsewhere(body* b) noexcept;
-GREENLET_API void unref_last(body* b) noexcept;  // perhaps
+// `at` is where the handle is that refers to it; null: the library's own reference, of which a collector knows.
+GREENLET_API void ref_elsewhere(body* b, const void* at) noexcept;
+GREENLET_API void unref_last(body* b, const void* at) noexcept;  // perhaps
 
-inline void ref(body* b) noexcept {
+inline void ref(body* b, const void* at = nullptr) noexcept {
   auto* const hot = reinterpret_cast<hot_body*>(b);
   if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1 ||
-                           hot->shared.load(std::memory_order_relaxed) & is_queued,
+                           hot->shared.load(std::memory_order_relaxed) & counts_slowly,
                        0))
-    return ref_elsewhere(b);
+    return ref_elsewhere(b, at);
   hot->here.store(hot->here.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
-inline void unref(body* b) noexcept {
+inline void unref(body* b, const void* at = nullptr) noexcept {
   auto* const hot = reinterpret_cast<hot_body*>(b);
-  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1, 0)) return unref_last(b);
+  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1, 0)) return unref_last(b, at);
   const std::size_t count = hot->here.load(std::memory_order_relaxed);
-  if (__builtin_expect(count == 1 || hot->shared.load(std::memory_order_relaxed) & is_queued, 0)) return unref_last(b);
+  if (__builtin_expect(count == 1 || hot->shared.load(std::memory_order_relaxed) & counts_slowly, 0))
+    return unref_last(b, at);
   hot->here.store(count - 1, std::memory_order_relaxed);
 }
 

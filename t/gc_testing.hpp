@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+// What the tests of the collector share. Each program enables it before anything else.
+#ifndef T_GC_TESTING_HPP
+#define T_GC_TESTING_HPP
+
+#include "testing.hpp"
+
+#include <greenlet/gc.hpp>
+
+#define GC_THREADS 1
+#define GC_NO_THREAD_REDIRECTS 1
+#include <gc/gc.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+
+namespace gc_testing {
+
+using namespace greenlets;
+
+// Before main(), where the first greenlet is.
+struct enabling {
+  explicit enabling(gc::options with = {}) { gc::enable(std::move(with)); }
+};
+
+// How long the storms last: a moment, unless GREENLET_TEST_GC_SECONDS says more.
+inline std::chrono::milliseconds duration() {
+  if (const char* const s = std::getenv("GREENLET_TEST_GC_SECONDS")) return std::chrono::seconds(std::atoi(s));
+  return std::chrono::milliseconds(700);
+}
+
+// An object of the collected heap that knows whether it is intact. Its words are no pointers.
+struct witness {
+  static constexpr std::uint64_t cookie = 0x5a17c0de5a17c0de;
+  std::uint64_t first;
+  std::uint64_t number;
+  std::uint64_t last;
+
+  bool intact() const noexcept { return first == cookie && last == ~number; }
+};
+
+inline std::atomic<std::uint64_t> witnesses{0};
+
+// Made out of sight: its address is in the result and nowhere else.
+__attribute__((noinline)) inline witness* make_witness() {
+  auto* const w = static_cast<witness*>(GC_MALLOC(sizeof(witness)));
+  w->number = ++witnesses;
+  w->first = witness::cookie;
+  w->last = ~w->number;
+  return w;
+}
+
+// A pointer as no collector knows it.
+template <class T>
+struct out_of_sight {
+  std::uintptr_t bits;
+  explicit out_of_sight(T* p) noexcept : bits(~reinterpret_cast<std::uintptr_t>(p)) {}
+  T* get() const noexcept { return reinterpret_cast<T*>(~bits); }
+};
+
+// Overwrites what calls have left below this frame; not with a memset, which would be optimised away.
+__attribute__((noinline)) inline void wipe_stack() {
+  char dead[24 * 1024];
+  __builtin_memset(dead, 0, sizeof dead);
+  __asm__ volatile("" : : "r"(dead) : "memory");
+}
+
+// Two collections, which is how many it may take.
+inline gc::collection collect_twice() {
+  wipe_stack();
+  const gc::collection first = gc::collect();
+  wipe_stack();
+  const gc::collection second = gc::collect();
+  return {first.found + second.found, first.unwound + second.unwound};
+}
+
+// Fills what has been freed with something else.
+inline void use_free_memory() {
+  for (int i = 0; i < 2000; ++i) {
+    void* const p = GC_MALLOC(sizeof(witness));
+    __builtin_memset(p, 0x11, sizeof(witness));
+  }
+}
+
+}  // namespace gc_testing
+
+#endif
