@@ -10,6 +10,7 @@
 #define GC_THREADS 1
 #define GC_NO_THREAD_REDIRECTS 1
 #include <gc/gc.h>
+#include <gc/gc_mark.h>
 
 #include <atomic>
 #include <chrono>
@@ -20,15 +21,27 @@ namespace gc_testing {
 
 using namespace greenlets;
 
+// How libgc is set up: GREENLET_TEST_GC_MODE (t/gc_modes.sh).
+inline bool mode_is(const char* name) {
+  const char* const mode = std::getenv("GREENLET_TEST_GC_MODE");
+  return mode && std::string(mode) == name;
+}
+
 // Before main(), where the first greenlet is.
 struct enabling {
-  explicit enabling(gc::options with = {}) { gc::enable(std::move(with)); }
+  explicit enabling(gc::options with = {}) {
+    if (mode_is("no-interior-pointers")) GC_set_all_interior_pointers(0);
+    if (mode_is("no-java-finalization")) GC_set_java_finalization(0);
+    if (mode_is("finalize-on-demand")) GC_set_finalize_on_demand(1);
+    gc::enable(std::move(with));
+    if (mode_is("incremental")) GC_enable_incremental();
+  }
 };
 
 // How long the storms last: a moment, unless GREENLET_TEST_GC_SECONDS says more.
 inline std::chrono::milliseconds duration() {
   if (const char* const s = std::getenv("GREENLET_TEST_GC_SECONDS")) return std::chrono::seconds(std::atoi(s));
-  return std::chrono::milliseconds(700);
+  return std::chrono::milliseconds(std::getenv("GREENLET_TEST_GC_MODE") ? 250 : 700);
 }
 
 // An object of the collected heap that knows whether it is intact. Its words are no pointers.
@@ -67,11 +80,21 @@ __attribute__((noinline)) inline void wipe_stack() {
   __asm__ volatile("" : : "r"(dead) : "memory");
 }
 
+// Calls `f` so deep that what its frames leave is none of the frames of who comes next, but is wiped.
+template <class F>
+__attribute__((noinline)) void far_below(F&& f) {
+  char gap[8 * 1024];
+  __asm__ volatile("" : : "r"(gap) : "memory");
+  f();
+  __asm__ volatile("" : : "r"(gap) : "memory");
+}
+
 // Two collections, which is how many it may take.
 inline gc::collection collect_twice() {
   wipe_stack();
   const gc::collection first = gc::collect();
   wipe_stack();
+  if (mode_is("finalize-on-demand")) GC_invoke_finalizers();
   const gc::collection second = gc::collect();
   return {first.found + second.found, first.unwound + second.unwound};
 }

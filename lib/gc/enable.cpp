@@ -44,7 +44,8 @@ void begin(options&& with) {
 }
 
 void check_hooks() {
-  if (!hooks_lost()) return;
+  static std::atomic<bool> told{false};
+  if (!hooks_lost() || told.exchange(true, std::memory_order_relaxed)) return;
   report_unraisable(greenlet(), std::make_exception_ptr(std::runtime_error(
       "a hook of the collector has been replaced by one that does not call it: from now on nothing is found")));
   chosen.unreachable = policy::ignore;

@@ -6,9 +6,11 @@
 
 #include <greenlet/unraisable.hpp>
 
+#include <cstdlib>
+#include <cxxabi.h>
 #include <dlfcn.h>
-#include <cstdio>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <ostream>
 #include <sstream>
@@ -44,6 +46,12 @@ leak describe(const entry& e, body* b) {
   return l;
 }
 
+std::string demangled(const char* name) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(name, nullptr, nullptr, &status), std::free);
+  return status == 0 ? text.get() : name;
+}
+
 std::string place(void* address) {
   std::ostringstream text;
   text << address;
@@ -51,7 +59,7 @@ std::string place(void* address) {
   if (dladdr(address, &info) && info.dli_fname) {
     text << " in " << info.dli_fname;
     if (info.dli_sname) {
-      text << ": " << info.dli_sname << "+0x" << std::hex << static_cast<char*>(address) - static_cast<char*>(info.dli_saddr);
+      text << ": " << demangled(info.dli_sname) << "+0x" << std::hex << static_cast<char*>(address) - static_cast<char*>(info.dli_saddr);
     } else {
       text << "+0x" << std::hex << static_cast<char*>(address) - static_cast<char*>(info.dli_fbase);
     }

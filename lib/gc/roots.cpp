@@ -49,37 +49,48 @@ char* place_of(const thread& t) noexcept {
   return t.in_stop ? reinterpret_cast<char*>(t.stop_sp) : nullptr;
 }
 
+// The beginning of the stack that this is on: a greenlet's, or else the thread's own.
+char* high_of(const thread& t, const void* sp) noexcept {
+  stack* const s = stack_at(sp);
+  return s ? reinterpret_cast<char*>(s) : static_cast<char*>(t.native.mem_base);
+}
+
 // A stack of the thread's that it is not on, where its record's main greenlet waits.
 void push_main(const thread& t, const thread_record& r, const stack* on) noexcept {
   const auto& where = r.main->where;
   if (!where.sp) return;
-  stack* const s = stack_at(where.sp);
-  if (s == on) return;
-  push_context(where, s ? reinterpret_cast<char*>(s) : static_cast<char*>(t.native.mem_base));
+  if (stack_at(where.sp) != on) push_context(where, high_of(t, where.sp));
 }
 
-// A handler on an alternate stack has interrupted something; where, is among what lies there.
-char* interrupted_sp(const thread& t, char* sp, char* low, char* high) noexcept {
-  char* lowest = high;
-  auto* const end = reinterpret_cast<char* const*>(t.signal_high);
-  for (auto* at = reinterpret_cast<char* const*>(reinterpret_cast<std::uintptr_t>(sp) & ~std::uintptr_t{7}); at + 1 <= end; ++at)
-    if (*at >= low && *at < lowest) lowest = *at;
-  return lowest;
+char* below(char* sp, char* low) noexcept {
+  const auto aligned = reinterpret_cast<std::uintptr_t>(sp) & ~(sizeof(void*) - 1);
+  return std::max(low, reinterpret_cast<char*>(aligned) - 128);
 }
 
+// A handler on an alternate stack has interrupted something, in the middle of a switch perhaps. Where, is among the
+// words that lie there; so whatever one of them points to is taken for it.
 void push_below_signal(thread& t, char* sp) noexcept {
   exchange_bottom(t, const_cast<char*>(t.signal_high));
-  const thread_record* const r = t.record;
-  stack* const s = r ? r->running()->memory : nullptr;
-  char* const low = s ? low_of(*s) : const_cast<char*>(t.native_low);
-  char* const high = s ? reinterpret_cast<char*>(s) : static_cast<char*>(t.native.mem_base);
-  char* const from = interrupted_sp(t, sp, low, high);
-  const auto aligned = reinterpret_cast<std::uintptr_t>(from) & ~(sizeof(void*) - 1);
-  push_range(std::max(low, reinterpret_cast<char*>(aligned) - 128), high);
-  if (s) {
-    stands_on(s);
-    push_main(t, *r, s);
+  char* const native_high = static_cast<char*>(t.native.mem_base);
+  char* native = native_high;
+  stack* last = nullptr;
+  char* last_from = nullptr;
+  auto* const end = reinterpret_cast<char* const*>(t.signal_high);
+  for (auto* at = reinterpret_cast<char* const*>(reinterpret_cast<std::uintptr_t>(sp) & ~std::uintptr_t{7}); at + 1 <= end; ++at) {
+    char* const word = *at;
+    if (t.is_native(word)) {
+      native = std::min(native, word);
+    } else if (stack* const s = stack_at(word)) {
+      if (s == last && word >= last_from) continue;
+      push_range(below(word, low_of(*s)), reinterpret_cast<char*>(s));
+      last = s;
+      last_from = word;
+    }
   }
+  push_range(below(native, const_cast<char*>(t.native_low)), native_high);
+  // Not on any stack of a greenlet's, so all of them are scanned by what they have saved, too.
+  for (const thread_record* x = t.record; x; x = x->survives_in)
+    if (x->main->where.sp) push_context(x->main->where, high_of(t, x->main->where.sp));
 }
 
 void push_thread(thread& t) noexcept {
