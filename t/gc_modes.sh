@@ -27,7 +27,7 @@ run markers GC_MARKERS=16 gc_sound gc_complete gc_neighbours
 for mode in no-interior-pointers no-java-finalization finalize-on-demand; do
   run $mode GC_MARKERS=2 gc_sound gc_complete gc_life
 done
-run incremental GC_MARKERS=2 gc_sound gc_life
+run incremental GC_MARKERS=2 gc_sound
 
 rm -f "$builddir/t/gc_modes.out"
 exit $status

@@ -26,14 +26,17 @@ struct result {
 // Collects, and uses what has been freed, for as long as there is one.
 class collecting {
  public:
-  collecting() : thread_([this] {
-    current();
-    while (!over_) {
-      gc::collect();
-      use_free_memory();
-      ++collections;
-    }
-  }) {}
+  collecting() {
+    enabling::give_segv_back();
+    thread_ = std::thread([this] {
+      current();
+      while (!over_) {
+        gc::collect();
+        use_free_memory();
+        ++collections;
+      }
+    });
+  }
   ~collecting() {
     over_ = true;
     thread_.join();
@@ -96,9 +99,9 @@ TEST_CASE("B29, 189: an object that only a suspended greenlet's stack refers to 
 #if defined(GREENLET_INLINE_SWITCH) && defined(__x86_64__)
 namespace {
 
-// Goes to the parent by the instructions of machine::go(), with BEFORE and AFTER at the moment of leaving and coming
-// back. The object's address is given and taken with its bits inverted, in r8: it is nowhere else.
-#define GO_TO_PARENT(BEFORE, AFTER)                                                                                   \
+// Goes to the parent by the instructions of machine::go(), with the object at PLACE, as it is left, and nowhere else:
+// it comes with its bits inverted, and `*visible` keeps it until then.
+#define GO_TO_PARENT(PLACE)                                                                                           \
   hot_thread* const t = hot_thread_v1;                                                                                \
   auto* const from = reinterpret_cast<hot_body*>(t->current.load());                                                  \
   auto* const to = reinterpret_cast<hot_body*>(from->parent.load());                                                  \
@@ -106,9 +109,13 @@ namespace {
   machine::context* f = &from->where;                                                                                 \
   machine::context* g = &to->where;                                                                                   \
   machine::cargo c;                                                                                                   \
+  witness* found = nullptr;                                                                                           \
   register std::uintptr_t object __asm__("r8") = bits;                                                                \
-  __asm__ volatile("notq %%r8\n\t" BEFORE                                                                             \
+  register witness* volatile* before __asm__("r9") = visible;                                                         \
+  __asm__ volatile("notq %%r8\n\t"                                                                                    \
+                   "movq %%r8, " PLACE "\n\t"                                                                         \
                    "xorl %%r8d, %%r8d\n\t"                                                                            \
+                   "movq %%r8, (%%r9)\n\t"                                                                            \
                    "leaq 1f(%%rip), %%rcx\n\t"                                                                        \
                    "movq %%rsp, 0(%[f])\n\t"                                                                          \
                    "movq %%rbp, 8(%[f])\n\t"                                                                          \
@@ -118,45 +125,45 @@ namespace {
                    "movq 8(%[t]), %%rbp\n\t"                                                                          \
                    "movq 24(%[t]), %%rbx\n\t"                                                                         \
                    "jmpq *16(%[t])\n"                                                                                 \
-                   "1:\n\t" AFTER "notq %%r8\n\t"                                                                    \
-                   : "+a"(c.kind), "+d"(c.word), [f] "+D"(f), [t] "+S"(g), "+r"(object)                               \
+                   "1:\n\t"                                                                                           \
+                   "movq " PLACE ", %%r8\n\t"                                                                         \
+                   "movq %%r8, %[found]\n\t"                                                                          \
+                   : "+a"(c.kind), "+d"(c.word), [f] "+D"(f), [t] "+S"(g), "+r"(object), "+r"(before),                \
+                     [found] "=m"(found)                                                                              \
                    :                                                                                                  \
-                   : "cc", "memory", "rbx", "rcx", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "xmm0", "xmm1",    \
+                   : "cc", "memory", "rbx", "rcx", "r10", "r11", "r12", "r13", "r14", "r15", "xmm0", "xmm1",          \
                      "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",       \
                      "xmm13", "xmm14", "xmm15");                                                                      \
-  const std::uintptr_t came_back = object;                                                                            \
-  landed(c, reinterpret_cast<body*>(g));                                                                              \
-  return came_back
+  r.look(found);                                                                                                      \
+  landed(c, reinterpret_cast<body*>(g))
 
 using namespace greenlets::detail;
+using leaver = void (*)(result& r, std::uintptr_t bits, witness* volatile* visible);
 
-__attribute__((noinline)) std::uintptr_t leave_in_rbx(std::uintptr_t bits) {
-  GO_TO_PARENT("movq %%r8, %%rbx\n\t", "movq %%rbx, %%r8\n\t");
+__attribute__((noinline)) void leave_in_rbx(result& r, std::uintptr_t bits, witness* volatile* visible) {
+  GO_TO_PARENT("%%rbx");
 }
 
-// The compiler's own variables are between here and there.
-__attribute__((noinline)) std::uintptr_t leave_in_red_zone(std::uintptr_t bits) {
-  GO_TO_PARENT("movq %%r8, -128(%%rsp)\n\t", "movq -128(%%rsp), %%r8\n\t");
+// What is between here and there is the compiler's.
+__attribute__((noinline)) void leave_in_red_zone(result& r, std::uintptr_t bits, witness* volatile* visible) {
+  GO_TO_PARENT("-128(%%rsp)");
 }
 
-__attribute__((noinline)) std::uintptr_t bits_of_new_witness() { return out_of_sight<witness>(make_witness()).bits; }
-
-void leave(result& r, std::uintptr_t (*how)(std::uintptr_t), std::atomic<std::uint64_t>& straight) {
+void leave(result& r, leaver how, std::atomic<std::uint64_t>& straight) {
   for (int i = 0; i < 100; ++i) {
-    const std::uintptr_t bits = bits_of_new_witness();
+    witness* volatile visible = make_witness();
     wipe_stack();
     if (hot_thread_v1->attention.load() != 0) {
-      witness* volatile here = reinterpret_cast<witness*>(~bits);
       switch_to_parent();
-      r.look(here);
-      continue;
+      r.look(visible);
+    } else {
+      ++straight;
+      how(r, out_of_sight<witness>(visible).bits, &visible);
     }
-    ++straight;
-    r.look(reinterpret_cast<witness*>(~how(bits)));
   }
 }
 
-void leave_during_storm(const char* what, std::uintptr_t (*how)(std::uintptr_t)) {
+void leave_during_storm(const char* what, leaver how) {
   std::atomic<std::uint64_t> straight{0};
   during_storm(what, [&](result& r) { leave(r, how, straight); });
   if (straight == 0) MESSAGE("skipped: no switch here is straight");

@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 
@@ -34,7 +35,18 @@ struct enabling {
     if (mode_is("no-java-finalization")) GC_set_java_finalization(0);
     if (mode_is("finalize-on-demand")) GC_set_finalize_on_demand(1);
     gc::enable(std::move(with));
-    if (mode_is("incremental")) GC_enable_incremental();
+    if (mode_is("incremental")) {
+      GC_enable_incremental();
+      sigaction(SIGSEGV, nullptr, &libgcs_segv());
+    }
+  }
+  // By which it learns what has been written to; doctest takes the signal for itself in each case.
+  static struct sigaction& libgcs_segv() {
+    static struct sigaction action;
+    return action;
+  }
+  static void give_segv_back() {
+    if (mode_is("incremental")) sigaction(SIGSEGV, &libgcs_segv(), nullptr);
   }
 };
 
