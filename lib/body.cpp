@@ -17,112 +17,92 @@ namespace detail {
 
 census_t census;
 
-namespace {
-
-void count_greenlet(std::ptrdiff_t change) noexcept {
-  if (thread_record* const t = this_thread_if_any())
-    t->greenlets.store(t->greenlets.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
-  else
-    census.greenlets.fetch_add(change, std::memory_order_relaxed);
-}
-
-}  // namespace
-
-body::body(bool is_main, std::uint64_t number) : main(is_main), id(number) {
+body::body(bool is_main) : main(is_main) {
   access::refer(self, this);
-  count_greenlet(1);
-  if (main) census.main_greenlets.fetch_add(1, std::memory_order_relaxed);
-  if (collects) the_collector->made(this);
-}
-
-void* body::operator new(std::size_t size) {
-  if (collects) return the_collector->allocate_body();
-  if (record)
-    if (void* const spare = record->spare.take()) return spare;
-  return ::operator new(size);
-}
-
-void body::operator delete(void* memory) noexcept {
-  if (collects) return the_collector->free_body(memory);
-  if (!record || !record->spare.give(memory)) ::operator delete(memory);
-}
-
-void spare_bodies::trim() noexcept {
-  while (void* const memory = take()) ::operator delete(memory);
+  if (collects) {
+    wear();
+    the_collector->made(this);
+  }
+  if (!main) return;
+  wear();
+  census.main_greenlets.fetch_add(1, std::memory_order_relaxed);
 }
 
 body::~body() {
   access::refer(self, nullptr);  // it was not counted, so it must not drop
 }
 
-body* bury(body* b) noexcept {
-  body* parent = nullptr;
-  if (!is_traced(b)) {
-    parent = bury_contents(b);
-  } else if (!the_collector->is_husk(b)) {
-    parent = bury_contents(b);
-    the_collector->make_husk(b);  // for as long as there are weak references
-  }
-  weak_unref(b);
-  return parent;
+void* body::operator new(std::size_t size) { return collects ? the_collector->allocate_body() : ::operator new(size); }
+
+void body::operator delete(void* memory) noexcept {
+  if (collects)
+    the_collector->free_body(memory);
+  else
+    ::operator delete(memory);
 }
 
-body* bury_contents(body* b) noexcept {
-  if (b->run) b->run = {};  // user code
-  if (b->unused_run) b->unused_run = {};
-  if (!b->slot.empty()) b->slot = {};
-  if (b->held) b->held = nullptr;
-  bury_own(b);
-  if (b->special) b->special.reset();
-  if (b->delete_user_data) b->delete_user_data(b->user_data.load(std::memory_order_relaxed));
-  if (b->name) b->name.reset();
-  if (thread_record* t = b->thread()) unref(*t);
-  body* const parent = b->parent.load(std::memory_order_relaxed);
-  b->parent.store(nullptr, std::memory_order_relaxed);
-  count_greenlet(-1);
-  if (b->main) census.main_greenlets.fetch_sub(1, std::memory_order_relaxed);
-  return parent;
+void spare_bodies::trim() noexcept {
+  while (body* const b = take()) delete b;
 }
 
-bool is_gone(const body* b) noexcept {
-  const std::ptrdiff_t shared = b->shared.load(std::memory_order_acquire);
-  return (shared & ~counts_slowly) == 0 || (shared & is_collected && the_collector->is_husk(b));
-}
-
-static body* new_body(thread_record& t, closure&& run, const greenlet* parent, const void* at) {
-  auto* const made = new body(false, t.ids.next());  // counted from here on, so nothing below may throw
+// A collector may run finalizers when memory is asked for, which are user code, and may end the thread's record.
+static body* new_collected_body(closure&& run, const greenlet* parent, const void* at) {
+  auto* const made = new body(false);
+  thread_record& t = this_thread();
+  made->id = t.ids.next();
+  t.count(1);
   made->run = std::move(run);
-  // A collector may have run finalizers, which are user code, and may have ended the record.
-  thread_record& now = collects ? this_thread() : t;
-  body* p = parent && !parent->empty() ? access::body_of(*parent) : now.running();
+  body* const p = parent && !parent->empty() ? access::body_of(*parent) : t.running();
   ref(p);
   made->parent.store(p, std::memory_order_relaxed);
   moved(made, at, nullptr);
   return made;
 }
 
-body* new_body(closure&& run, const greenlet* parent, const attributes* with, const void* at) {
-  if (!with) return new_body(entered(), std::move(run), parent, at);
-  if (!with->parent().empty()) parent = &with->parent();
-  const std::size_t stack_size = round_stack_size(with->stack_size());
+static inline body* new_body(thread_record& t, closure&& run, body* parent) {
+  body* made = t.spare.take();
+  if (!made) made = new body(false);
+  made->id = t.ids.next();
+  t.count(1);  // from here on, so nothing below may throw
+  ::new (static_cast<void*>(&made->run)) closure(std::move(run));
+  ref(parent);
+  made->parent.store(parent, std::memory_order_relaxed);
+  return made;
+}
+
+static body* parent_or_running(thread_record& t, const greenlet* parent) noexcept {
+  return parent && !parent->empty() ? access::body_of(*parent) : t.running();
+}
+
+body* new_body(closure&& run, const greenlet* parent, const attributes& with, const void* at) {
+  if (!with.parent().empty()) parent = &with.parent();
+  const std::size_t stack_size = round_stack_size(with.stack_size());
   std::shared_ptr<const std::string> name;
-  if (!with->name().empty()) name = std::make_shared<const std::string>(with->name());
+  if (!with.name().empty()) name = std::make_shared<const std::string>(with.name());
 
   std::unique_ptr<specials> special;
-  if (with->on_start_ || with->leave_ || with->enter_)
-    special.reset(new specials{with->on_start_, with->leave_, with->enter_, with->data_});
+  if (with.on_start_ || with.leave_ || with.enter_)
+    special.reset(new specials{with.on_start_, with.leave_, with.enter_, with.data_, {}});
 
   thread_record& t = entered();  // after the copy of the resolver, which is user code, and may end a record
-  body* const made = new_body(t, std::move(run), parent, at);
+  body* const made = collects ? new_collected_body(std::move(run), parent, at)
+                              : new_body(t, std::move(run), parent_or_running(t, parent));
+  made->wear();
   made->special = std::move(special);
   made->stack_size = stack_size;
-  made->own_fp_env = with->preserve_fp_env();
+  made->own_fp_env = with.preserve_fp_env();
   made->name = std::move(name);
   return made;
 }
 
+body* new_body(closure&& run, const greenlet* parent, const void* at) {
+  thread_record& t = entered();
+  if (__builtin_expect(collects, 0)) return new_collected_body(std::move(run), parent, at);
+  return new_body(t, std::move(run), parent_or_running(t, parent));
+}
+
 greenlet make_greenlet(closure&& run, const greenlet& parent) {
-  return access::adopt(new_body(std::move(run), &parent, nullptr, nullptr));
+  return access::adopt(new_body(std::move(run), &parent, nullptr));
 }
 
 }  // namespace detail

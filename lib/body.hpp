@@ -47,64 +47,71 @@ struct specials {
   switch_hook leave = nullptr;   // called with `data` when the greenlet is left
   switch_hook enter = nullptr;   // ... and entered
   void* data = nullptr;
+  closure unused_run;            // what `on_start` gave something better than; goes before the run begins
 
   bool hooked() const noexcept { return leave || enter; }
+  // Where a collector looks, for the callable's sake.
+  static void* operator new(std::size_t n) { return allocate_visible(n, alignof(std::max_align_t)); }
+  static void operator delete(void* p) noexcept { free_visible(p, alignof(std::max_align_t)); }
 };
 
 // There is no way back. Whether an active greenlet is the current one, its thread knows.
 enum class life : unsigned char { unstarted, active, finished, unwound };
 
-// The base is what inline code touches. Its parent is counted; null for a main greenlet; written under
-// `lock`, read without it by the owner, or while unstarted under it.
-struct body : hot_body {
-  sanitizer::fiber* fiber = nullptr;           // while active: its stack's, or the thread's own
-  std::atomic<thread_record*> owner{nullptr};  // set once, at the start; counted
-  std::atomic<life> state{life::unstarted};
+// What a body that is used again has anew.
+struct body_course {
   bool orphan = false;     // its last handle went while it ran: the thread holds that reference until it is left
   bool beginning = false;  // a callable that it will not run is being destroyed, before its function begins
   bool ending = false;     // its function is over, and what it ran is being destroyed
   bool last_is_queued = false;  // its thread has taken a reference when only the queue had one
   bool abandoned = false;  // it refused to be killed: the thread holds the last reference until it is dead
-  parcel slot;             // what it is to find when it goes on; filled just before the jump
-
-  // --- The tree and its thread's list.
+  bool own_fp_env = false;           // instead of the thread's
+  unsigned kills = 0;                  // rounds of its thread's exit that it has survived
+  sanitizer::fiber* fiber = nullptr;           // while active: its stack's, or the thread's own
   stack* memory = nullptr;             // while active; null for a main greenlet
+  // --- The tree and its thread's list.
   body* previous_active = nullptr;     // in the owner's list of active greenlets, main ones excepted
   body* next_active = nullptr;
   body* next_dropped = nullptr;        // in the owner's queue of greenlets dropped elsewhere, and in its list
   body* previous_dropped = nullptr;    // in that list, to_kill
   std::uint64_t lineage_of = 0;        // while unstarted, under `lock`: the id of the main greenlet it
   std::uint64_t lineage_at = 0;        // descends from, and as of when; see belongs_to()
-  unsigned kills = 0;                  // rounds of its thread's exit that it has survived
 
   // --- Life and description.
-  std::atomic<std::size_t> weak{1};  // the strong ones together hold one
-  body_lock lock;                    // over parent, name, run, user data, variables, and the step from unstarted to active
-  const bool main;
-  bool own_fp_env = false;           // instead of the thread's
-  machine::fp_env fp_env;            // ... and this is it, while suspended
-  std::optional<greenlet_exit::reason> told;  // to end, while it was beginning: it does when that is over
-  std::exception_ptr held;           // thrown into it while it could not throw: its next switch throws this
   std::size_t stack_size = default_stack_size;
-  closure run;                       // until it finishes; no longer touched from outside once it has started
-  closure unused_run;                // what `on_start` gave something better than; goes before the run begins
-  std::unique_ptr<specials> special;
-  std::atomic<void*> user_data{nullptr};
+  machine::fp_env fp_env = {};       // with own_fp_env, while suspended
+  std::optional<greenlet_exit::reason> told;  // to end, while it was beginning: it does when that is over
   void (*delete_user_data)(void*) = nullptr;
-  std::shared_ptr<const std::string> name;
   context_map* variables = nullptr;  // its context; counted. Null until the first is set
   local_table* locals = nullptr;     // its values of locals; null until the first is made
   c_record* c = nullptr;             // of the C interface, made at its first error here; used while it runs
-  const std::uint64_t id;
+};
+
+// The first base is what inline code touches. Its parent is counted; null for a main greenlet; written under
+// `lock`, read without it by the owner, or while unstarted under it.
+struct body : hot_body, body_course {
+  std::atomic<thread_record*> owner{nullptr};  // set once, at the start; counted
+  std::atomic<life> state{life::unstarted};
+  body_lock lock;  // over parent, name, run, user data, variables, and the step from unstarted to active
+  const bool main;
+  std::atomic<bool> worn{false};     // more has come to it than a start, a run and an end that were straight: it cannot be used again as it is
+  std::atomic<std::size_t> weak{1};  // the strong ones together hold one
+  std::uint64_t id = 0;
+  closure run;                       // until it finishes; no longer touched from outside once it has started
+  std::exception_ptr held;           // thrown into it while it could not throw: its next switch throws this
+  std::unique_ptr<specials> special;
+  std::atomic<void*> user_data{nullptr};
+  std::shared_ptr<const std::string> name;
   greenlet self;                     // current()'s answer: not counted
 
-  body(bool is_main, std::uint64_t number);
+  explicit body(bool is_main);
   ~body();
   body(const body&) = delete;
   body& operator=(const body&) = delete;
-  // From those that this thread has freed, and to them.
+  // With a collector, memory of its own.
   static void* operator new(std::size_t size);
   static void operator delete(void* memory) noexcept;
+  void wear() noexcept { worn.store(true, std::memory_order_relaxed); }
 
   bool is(life l) const noexcept { return state.load(std::memory_order_acquire) == l; }
   // Also when its thread does not exist in this process: fork() has not brought it along.
@@ -132,19 +139,25 @@ void free_c_record(body* b) noexcept;
 // references.cpp
 // How many there are. For its own thread, or when it is not active.
 std::ptrdiff_t references(const body* b) noexcept;
+// Whether the only reference is the caller's, and nobody else can come to it; for one that is not active.
+inline bool is_sole(const body* b) noexcept {
+  return b->shared.load(std::memory_order_acquire) == one_reference && b->weak.load(std::memory_order_acquire) == 1;
+}
 // Makes it inactive: its thread, which has counted apart until now, does so no more. While the thread ends, under
 // the lock and with a reference that the caller holds: others may not be able to give it theirs any more.
-void end_own_count(body* b) noexcept;
+void merge(body* b) noexcept;
+inline void end_own_count(body* b) noexcept {
+  if (b->here.load(std::memory_order_relaxed) != 1) merge(b);
+  b->active_on.store(nullptr, std::memory_order_release);
+}
 void count_together(body* b) noexcept;
 // Drops the reference that waits in the queue of `t`, which is the calling thread's, unless it is the last. Returns
 // whether it has.
 bool take_back(thread_record& t, body* b) noexcept;
 // Its queue has been emptied, and the reference that waited there is the caller's.
 void left_queue(body* b) noexcept;
-// Frees what a body holds, whose last reference has gone. Returns its parent, whose reference the caller is to
-// drop: a loop there, and not recursion, because a chain of unstarted greenlets may be long.
-body* bury(body* b) noexcept;
-// Frees what it holds and not the record itself, to which others may refer. Returns its parent, as bury() does.
+// Frees what it holds and not the record itself, to which others may refer. Returns its parent, whose reference is
+// the caller's to drop.
 body* bury_contents(body* b) noexcept;
 // Whether nothing refers to it any more, but weakly.
 bool is_gone(const body* b) noexcept;

@@ -95,6 +95,7 @@ context_map* context_of(body* b) noexcept {
 // Takes one reference and gives another.
 context_map* exchange_context(body* b, context_map* m) noexcept {
   const std::lock_guard guard(b->lock);
+  b->wear();
   return std::exchange(b->variables, m);
 }
 
@@ -108,6 +109,7 @@ counted_map made_context_of(body* b) {
   if (m) return m;
   m.reset(new context_map);
   const std::lock_guard guard(b->lock);
+  b->wear();
   // Nobody else gives a running greenlet its first, but somebody may have found it suspended just before.
   if (!b->variables) b->variables = counted(m.get());
   return b->variables == m.get() ? std::move(m) : counted_map(counted(b->variables));

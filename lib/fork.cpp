@@ -49,7 +49,10 @@ void in_child() {
     next = t->next_thread;
     if (t == mine) continue;
     forget(*t);
-    for (body* b = t->active; b; b = b->next_active) count_together(b);
+    for (body* b = t->active; b; b = b->next_active) {
+      b->wear();
+      count_together(b);
+    }
     count_together(t->main);
     t->exited.store(true, std::memory_order_release);
     t->dropped.close();  // what waits there is dead, and keeps its memory

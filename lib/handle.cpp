@@ -51,6 +51,7 @@ void greenlet::set_name(std::string n) const {
   detail::body* b = required(body_);
   auto changed = std::make_shared<const std::string>(std::move(n));
   const std::lock_guard lock(b->lock);
+  b->wear();
   b->name.swap(changed);
 }
 
@@ -69,6 +70,7 @@ void greenlet::set_user_data(void* data, void (*deleter)(void*)) const {
   const greenlet keep(*this);  // the old deleter may drop the handle
   {
     const std::lock_guard lock(b->lock);
+    b->wear();
     data = b->user_data.exchange(data, std::memory_order_acq_rel);
     std::swap(b->delete_user_data, deleter);
   }

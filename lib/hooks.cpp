@@ -57,6 +57,7 @@ void greenlet::set_on_switch(switch_hook leave, switch_hook enter, void* data) c
     b->special->data = data;
   };
   auto made = std::make_unique<detail::specials>();
+  b->wear();
   {
     const std::lock_guard lock(b->lock);
     if (b->is(detail::life::unstarted)) {

@@ -17,6 +17,7 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
     // thrown at: that would be std::terminate. It is on its way out already; it goes on, and finds
     // nothing sent. One that has not begun is told when its callable's destructor is over.
     parcel exit;
+    b->wear();
     if (b->beginning)
       b->told = b->told.value_or(why);
     else if (b->exceptions.uncaught == 0 && !b->ending)
@@ -43,6 +44,7 @@ void unwind_one(thread_record& t, body* b, greenlet_exit::reason why) noexcept {
 
 void hold(thread_record& t, body* b, std::exception_ptr e) noexcept {
   if (b->held) return report_unraisable(b, std::move(e));
+  b->wear();
   b->held = std::move(e);
   ++t.holding;
   t.raise(attention::held);

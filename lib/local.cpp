@@ -60,6 +60,7 @@ local_value* find_local(std::uint64_t key) noexcept {
 
 void keep_local(std::uint64_t key, local_value* v) {
   body* const b = this_thread().running();
+  b->wear();
   if (!b->locals) b->locals = new local_table;
   local_table& l = *b->locals;
   l.by_key.insert(l.place_of(key), {key, v});

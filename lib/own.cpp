@@ -2,8 +2,6 @@
 // The end of what a greenlet has of its own: on its own stack, while it still runs.
 #include "own.hpp"
 
-#include "thread.hpp"
-
 #include <stdexcept>
 
 namespace greenlets::detail {
@@ -28,10 +26,10 @@ void report_own(body* b) noexcept {
   report_unraisable(b, e);
 }
 
-void finish_own(thread_record& t, body* b) noexcept {
+void finish_slowly(thread_record& t, body* b) noexcept {
   b->ending = true;
-  if (b->unused_run) b->unused_run = {};
   b->run = {};
+  if (b->special) b->special->unused_run = {};
   if (b->c) free_c_record(b);
   for (unsigned round = 1; has_own(t, b); ++round) {
     if (round > most_rounds) return report_own(b);

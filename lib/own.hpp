@@ -4,7 +4,7 @@
 #ifndef LIB_OWN_HPP
 #define LIB_OWN_HPP
 
-#include "body.hpp"
+#include "thread.hpp"
 
 namespace greenlets::detail {
 
@@ -34,7 +34,14 @@ void destroy_own(thread_record& t, body* b, unsigned round) noexcept;
 void report_own(body* b) noexcept;
 // The end of the running greenlet, while it is still current and active: destroys what it was to run, and
 // all that. User code, which may switch.
-void finish_own(thread_record& t, body* b) noexcept;
+void finish_slowly(thread_record& t, body* b) noexcept;
+inline void finish_own(thread_record& t, body* b) noexcept {
+  const value_ops* const ops = value_access::ops(b->run.callable);
+  if (__builtin_expect(!ops || ops->destroy || b->special || b->locals || b->c || t.wants(attention::ending), 0))
+    return finish_slowly(t, b);
+  b->run.callable.reset();
+  b->run.call = nullptr;
+}
 // Frees what a body still has when nothing refers to it. User code.
 void bury_own(body* b) noexcept;
 

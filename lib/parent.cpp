@@ -34,6 +34,7 @@ body* change_parent(body* b, const thread_record* owner, std::uint64_t as_of, bo
 bool note_lineage(body* b, std::uint64_t main, std::uint64_t as_of) noexcept {
   const std::lock_guard lock(b->lock);
   if (b->lineage_of == main && b->lineage_at == as_of) return false;
+  b->wear();
   b->lineage_of = main;
   b->lineage_at = as_of;
   return true;

@@ -13,8 +13,9 @@
 //     reference is the last.
 //   * at its end, and at its thread's, a greenlet's references are counted together, and from then on by all
 //     threads alike, as they were before its start.
-#include "body.hpp"
+#include "census.hpp"
 #include "collector.hpp"
+#include "own.hpp"
 #include "thread.hpp"
 
 #include <mutex>
@@ -24,13 +25,6 @@ namespace {
 
 // Without what else stands in the number.
 std::ptrdiff_t counted(std::ptrdiff_t shared) noexcept { return shared & ~counts_slowly; }
-
-void merge(body* b) noexcept {
-  if (const std::size_t own = b->here.load(std::memory_order_relaxed) - 1; own != 0) {
-    b->here.store(1, std::memory_order_relaxed);
-    b->shared.fetch_add(static_cast<std::ptrdiff_t>(own) * one_reference, std::memory_order_acq_rel);
-  }
-}
 
 bool drop_one(body* b, std::ptrdiff_t now) noexcept {
   return b->shared.compare_exchange_strong(now, now - one_reference, std::memory_order_acq_rel);
@@ -74,6 +68,7 @@ bool give_to(thread_record& owner, body* b) noexcept {
 // holds it and is to look again, false when it has been given away. Kept until we know: a weak handle must
 // resolve while the greenlet is being unwound.
 bool let_go(thread_record& t, body* b) noexcept {
+  b->wear();
   if (t.running() == b) {
     b->orphan = true;
     t.raise(attention::orphan);
@@ -95,7 +90,7 @@ bool let_go(thread_record& t, body* b) noexcept {
 // Each of these returns whom the caller is to go on with: the same body when it is to look again, its parent
 // when it has been buried, or nobody.
 
-body* drop_own(thread_record& t, body* b, std::ptrdiff_t shared) noexcept {
+__attribute__((noinline)) body* drop_own(thread_record& t, body* b, std::ptrdiff_t shared) noexcept {
   if (shared & is_queued && take_back(t, b)) return b;
   if (const std::size_t own = b->here.load(std::memory_order_relaxed); own > 1) {
     b->here.store(own - 1, std::memory_order_relaxed);
@@ -105,16 +100,16 @@ body* drop_own(thread_record& t, body* b, std::ptrdiff_t shared) noexcept {
   return drop_one(b, shared) ? nullptr : b;
 }
 
-body* drop_of(thread_record& owner, body* b, std::ptrdiff_t shared) noexcept {
+__attribute__((noinline)) body* drop_of(thread_record& owner, body* b, std::ptrdiff_t shared) noexcept {
   if (shared & is_queued || counted(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
   return mark_queued(b, shared) && give_to(owner, b) ? nullptr : b;
 }
 
 // Nobody can come to a body whose only reference is ours, if there are no weak ones. But what another thread has
 // counted apart and then together may have been added after we have looked.
-bool is_sole(const body* b) noexcept {
+bool is_ours_alone(const body* b) noexcept {
   const thread_record* const owner = b->thread();
-  return b->weak.load(std::memory_order_acquire) == 1 && (!owner || owner == this_thread_if_any());
+  return is_sole(b) && (!owner || owner == this_thread_if_any());
 }
 
 // Under the lock it is not started meanwhile, by somebody who has it from a weak reference.
@@ -125,14 +120,115 @@ bool drop_last(body* b) noexcept {
          b->shared.compare_exchange_strong(now, now - one_reference, std::memory_order_acq_rel);
 }
 
-body* drop_idle(body* b, std::ptrdiff_t shared) noexcept {
+// Destroys what it has. User code.
+__attribute__((noinline)) void strip(body* b) noexcept {
+  b->run = {};
+  b->held = nullptr;
+  bury_own(b);
+  b->special.reset();
+  if (b->delete_user_data) b->delete_user_data(b->user_data.load(std::memory_order_relaxed));
+  b->delete_user_data = nullptr;
+  b->name.reset();
+  if (b->main) census.main_greenlets.fetch_sub(1, std::memory_order_relaxed);
+}
+
+__attribute__((noinline)) void renew_wholly(body* b) noexcept {
+  b->where = {};
+  b->exceptions = {};
+  b->here.store(1, std::memory_order_relaxed);
+  ::new (static_cast<void*>(static_cast<body_course*>(b))) body_course;
+  b->weak.store(1, std::memory_order_relaxed);
+  b->user_data.store(nullptr, std::memory_order_relaxed);
+  b->worn.store(false, std::memory_order_relaxed);
+}
+
+#ifdef _GLIBCXX_ASSERTIONS
+void check_not_worn(const body* b) noexcept {
+  if (!is_empty(b->exceptions) || b->here != 1 || b->orphan || b->beginning || b->last_is_queued || b->abandoned ||
+      b->own_fp_env || b->kills || b->memory || b->previous_active || b->next_active || b->next_dropped ||
+      b->previous_dropped || b->lineage_of || b->lineage_at || b->stack_size != default_stack_size || b->told ||
+      b->delete_user_data || b->variables || b->locals || b->c || b->weak != 1 || b->run || b->run.callable.has_value() ||
+      b->held || b->special || b->user_data || b->name)
+    impossible("a greenlet was worn, and nobody has said so");
+}
+#else
+void check_not_worn(const body*) noexcept {}
+#endif
+
+// As newly made, but for its number and what its start sets.
+GREENLET_ALWAYS_INLINE void renew(body* b) noexcept {
+  if (b->worn.load(std::memory_order_relaxed))
+    renew_wholly(b);
+  else
+    check_not_worn(b);
+  b->ending = false;
+  b->parent.store(nullptr, std::memory_order_relaxed);
+  b->shared.store(one_reference, std::memory_order_relaxed);
+  b->owner.store(nullptr, std::memory_order_relaxed);
+  b->state.store(life::unstarted, std::memory_order_relaxed);
+}
+
+// Nothing refers to it, and it has nothing.
+GREENLET_ALWAYS_INLINE void free_body(body* b) noexcept {
+  if (!record || b->main || is_traced(b) || !record->spare.has_room()) {
+    delete b;
+    return;
+  }
+  renew(b);
+  record->spare.give(b);
+}
+
+__attribute__((noinline)) body* bury_collected(body* b) noexcept {
+  body* const parent = the_collector->is_husk(b) ? nullptr : bury_contents(b);
+  the_collector->make_husk(b);  // for as long as there are weak references
+  weak_unref(b);
+  return parent;
+}
+
+// Frees what a body holds, whose last reference has gone. Returns its parent, whose reference the caller is to
+// drop: a loop there, and not recursion, because a chain of unstarted greenlets may be long.
+GREENLET_ALWAYS_INLINE body* bury(body* b) noexcept {
+  if (__builtin_expect(is_traced(b), 0)) return bury_collected(b);
+  if (b->worn.load(std::memory_order_relaxed) || b->run) strip(b);
+  if (thread_record* t = b->thread()) unref(*t);
+  body* const parent = b->parent.load(std::memory_order_relaxed);
+  b->parent.store(nullptr, std::memory_order_relaxed);
+  if (record)
+    record->count(-1);
+  else
+    census.greenlets.fetch_sub(1, std::memory_order_relaxed);
+  if (b->weak.load(std::memory_order_acquire) == 1)
+    free_body(b);
+  else
+    weak_unref(b);
+  return parent;
+}
+
+GREENLET_ALWAYS_INLINE body* drop_idle(body* b, std::ptrdiff_t shared) noexcept {
   if (counted(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
-  if (!is_sole(b) && !drop_last(b)) return b;
+  if (!is_ours_alone(b) && !drop_last(b)) return b;
   b->shared.store(shared & is_collected, std::memory_order_relaxed);
   return bury(b);
 }
 
 }  // namespace
+
+body* bury_contents(body* b) noexcept {
+  strip(b);
+  if (thread_record* t = b->thread()) unref(*t);
+  body* const parent = b->parent.load(std::memory_order_relaxed);
+  b->parent.store(nullptr, std::memory_order_relaxed);
+  if (record)
+    record->count(-1);
+  else
+    census.greenlets.fetch_sub(1, std::memory_order_relaxed);
+  return parent;
+}
+
+bool is_gone(const body* b) noexcept {
+  const std::ptrdiff_t shared = b->shared.load(std::memory_order_acquire);
+  return counted(shared) == 0 || (shared & is_collected && the_collector->is_husk(b));
+}
 
 void ref_elsewhere(body* b, const void* at) noexcept {
   if (at && is_traced(b)) placed(b, at);
@@ -140,9 +236,16 @@ void ref_elsewhere(body* b, const void* at) noexcept {
   b->shared.fetch_add(one_reference, std::memory_order_relaxed);
 }
 
-void unref_last(body* b, const void* at) noexcept {
-  if (at && is_traced(b)) taken(b, at);
-  while (b) {
+namespace {
+
+// Whether it has finished, on this thread, and left nothing but its parent, and nobody can come to it but the caller.
+GREENLET_ALWAYS_INLINE bool is_spent(const thread_record* t, const body* b) noexcept {
+  return !b->active_on.load(std::memory_order_acquire) && is_sole(b) && t && b->thread() == t &&
+         !b->worn.load(std::memory_order_relaxed) && t->spare.has_room();
+}
+
+__attribute__((noinline)) void drop(body* b) noexcept {
+  do {
     // In this order: who has left a single reference has known whether it was active.
     const std::ptrdiff_t shared = b->shared.load(std::memory_order_acquire);
     hot_thread* const on = b->active_on.load(std::memory_order_acquire);
@@ -152,7 +255,25 @@ void unref_last(body* b, const void* at) noexcept {
       b = drop_own(*static_cast<thread_record*>(on), b, shared);
     else
       b = drop_of(*static_cast<thread_record*>(on), b, shared);
+  } while (b && !unref_here(b));
+}
+
+}  // namespace
+
+void unref_last(body* b, const void* at) noexcept {
+  thread_record* const t = this_thread_if_any();
+  if (is_spent(t, b)) {  // as most are: what drop() does comes to a few words then
+    body* const parent = b->parent.load(std::memory_order_relaxed);
+    --t->own_references;
+    t->count(-1);
+    renew(b);
+    t->spare.give(b);
+    if (unref_here(parent)) return;
+    b = parent;
+  } else if (at && is_traced(b)) {
+    taken(b, at);
   }
+  drop(b);
 }
 
 bool take_back(thread_record& t, body* b) noexcept {
@@ -173,14 +294,16 @@ void count_together(body* b) noexcept {
   end_own_count(b);
 }
 
-void end_own_count(body* b) noexcept {
-  merge(b);
-  b->active_on.store(nullptr, std::memory_order_release);
+void merge(body* b) noexcept {
+  const std::size_t own = b->here.load(std::memory_order_relaxed) - 1;
+  b->here.store(1, std::memory_order_relaxed);
+  b->shared.fetch_add(static_cast<std::ptrdiff_t>(own) * one_reference, std::memory_order_acq_rel);
 }
 
 void left_queue(body* b) noexcept {
   b->last_is_queued = false;
-  merge(b);  // others may have dropped what was counted in `here`
+  b->wear();
+  if (b->here.load(std::memory_order_relaxed) != 1) merge(b);  // others may have dropped what was counted in `here`
   unpin(b);
   b->shared.fetch_sub(is_queued, std::memory_order_acq_rel);
 }
@@ -197,7 +320,9 @@ bool ref_if_any(body* b) noexcept {
 }
 
 void weak_unref(body* b) noexcept {
-  if (b->weak.load(std::memory_order_acquire) == 1 || b->weak.fetch_sub(1, std::memory_order_acq_rel) == 1) delete b;
+  if (b->weak.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  b->wear();
+  free_body(b);
 }
 
 }  // namespace greenlets::detail

@@ -43,13 +43,6 @@ std::size_t round_stack_size(std::size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
-stack* stack_pool::pop() noexcept {
-  stack* const top = first_;
-  first_ = top->next;
-  pooled(-1);
-  return top;
-}
-
 stack* stack_pool::take(std::size_t usable, machine::entry call, void* argument, machine::shared& s) {
   if (has(usable)) return pop();
   for (stack** link = &first_; *link; link = &(*link)->next)
@@ -91,13 +84,6 @@ void stack_pool::link(slab* s) noexcept {
 void stack_pool::unlink(slab* s) noexcept {
   (s->previous ? s->previous->next : open_) = s->next;
   if (s->next) s->next->previous = s->previous;
-}
-
-void stack_pool::give(stack* s) noexcept {
-  if (count() == limit_) return give_up(s);
-  s->next = first_;
-  first_ = s;
-  pooled(+1);
 }
 
 // As many again as are kept were too many, and none was wanted meanwhile: half of them will do, and none of their

@@ -56,10 +56,20 @@ class stack_pool {
   stack* take(std::size_t usable, machine::entry call, void* argument, machine::shared& s);
   // The same for one that waits on top: whether it does, and that.
   bool has(std::size_t usable) const noexcept { return first_ && first_->usable == usable; }
-  stack* pop() noexcept;
+  stack* pop() noexcept {
+    stack* const top = first_;
+    first_ = top->next;
+    pooled(-1);
+    return top;
+  }
   bool has_room() const noexcept { return count() < limit_; }
   // Takes back a stack that nobody stands on.
-  void give(stack* s) noexcept;
+  void give(stack* s) noexcept {
+    if (!has_room()) return give_up(s);
+    s->next = first_;
+    first_ = s;
+    pooled(+1);
+  }
   // The same for one whose trampoline is not parked: it is not used again as it is.
   void discard(stack* s) noexcept;
   // Gives back to the system what waits to be used again.

@@ -12,8 +12,7 @@ namespace greenlets::detail {
 namespace {
 
 // Called with `b` active.
-void enlist(thread_record& t, body* b) noexcept {
-  b->previous_active = nullptr;
+GREENLET_ALWAYS_INLINE void enlist(thread_record& t, body* b) noexcept {
   b->next_active = t.active;
   if (t.active) t.active->previous_active = b;
   t.active = b;
@@ -26,9 +25,9 @@ void begin(thread_record& t, body* self, parcel& first) {
     settle(t, how);
     if (how.traced) trace(t, first, how.origin, &self->run);
   }
-  if (self->unused_run) {
+  if (self->special && self->special->unused_run) {
     self->beginning = true;
-    self->unused_run = {};  // user code, which may switch
+    self->special->unused_run = {};  // user code, which may switch
     self->beginning = false;
     if (self->told) throw greenlet_exit(*self->told);
     if (std::exception_ptr held = take_held(t, self)) std::rethrow_exception(std::move(held));
@@ -36,33 +35,29 @@ void begin(thread_record& t, body* self, parcel& first) {
   if (first.thrown) std::rethrow_exception(std::move(first.thrown));
 }
 
+// What a greenlet that has something to do before its function is to find there.
+__attribute__((noinline)) value begun(thread_record& t, body* self) {
+  parcel first = std::exchange(t.slot, {});
+  begin(t, self, first);
+  return std::move(first.sent);
+}
+
 // Calls what the greenlet is to run. Throws only a forced unwind.
-GREENLET_CATCHES_FORCED_UNWIND parcel run(thread_record& t, body* self, const machine::cargo& got) {
-  const bool straight = !is_in_slot(got);
-  parcel first = straight ? parcel(unloaded(got)) : std::exchange(self->slot, {});
-  parcel result;
+GREENLET_ALWAYS_INLINE GREENLET_CATCHES_FORCED_UNWIND value run(thread_record& t, body* self, const machine::cargo& got,
+                                                               std::exception_ptr& thrown) {
   try {
-    if (!straight) begin(t, self, first);
-    result.sent = self->run.call(self->run.callable, std::move(first.sent));
+    // Dies before the callable does.
+    value first = __builtin_expect(is_in_slot(got), 0) ? begun(t, self) : unloaded(got);
+    return self->run.call(self->run.callable, std::move(first));
   } catch (const greenlet_exit&) {
-    result.sent = from_thrown(std::current_exception());
+    return from_thrown(std::current_exception());
   } catch (abi::__forced_unwind&) {
     throw;
   } catch (...) {
-    result.thrown = std::current_exception();
-    if (!result.thrown) impossible("an exception of another language has left a greenlet");
+    thrown = std::current_exception();
+    if (!thrown) impossible("an exception of another language has left a greenlet");
+    return {};
   }
-  // The callable goes while the greenlet is still current and active: its destructor may switch.
-  finish_own(t, self);
-  // What is held for its next switch is thrown by this one, its last, in place of the result. That is
-  // destroyed here, by user code.
-  while (std::exception_ptr held = take_held(t, self)) {
-    if (result.thrown)
-      report_unraisable(self, std::move(held));
-    else
-      exit_to_value(result = parcel(std::move(held)));
-  }
-  return result;
 }
 
 // The next to run looks at this one, and drops a reference to it: until then it must not go, though another
@@ -78,6 +73,7 @@ void keep_until_left(thread_record& t, body* self) noexcept {
 // this only the jump is left to do.
 void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   body* const self = t.running();
+  self->wear();
   if (t.wants(attention::hooked)) call_leave(t, self);
   unhook(t, self);
   if (self->held && --t.holding == 0) t.lower(attention::held);  // destroyed with the body, not here: user code
@@ -88,8 +84,8 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   keep_until_left(t, self);
   count_together(self);
   self->state.store(t.unwinding ? life::unwound : life::finished, std::memory_order_release);
-  next->slot = std::move(p);
-  *t.exceptions = next->exceptions;
+  t.slot = std::move(p);
+  *t.exceptions = std::exchange(next->exceptions, {});
   t.left = self;
   t.left_stack = std::exchange(self->memory, nullptr);
   t.current.store(next, std::memory_order_relaxed);
@@ -101,27 +97,36 @@ void end_straight(thread_record& t, body* self, body* next) noexcept {
   // Its own stack, on which it stands for a moment yet: nobody takes it before the jump.
   t.pool.give(std::exchange(self->memory, nullptr));
   self->state.store(life::finished, std::memory_order_release);
+  exchange_exceptions(&t, self, next);
   end_own_count(self);  // from here on another thread may free it
-  *t.exceptions = next->exceptions;
   t.current.store(next, std::memory_order_relaxed);
 }
 
-bool ends_straight(thread_record& t, body* self, const parcel& result) noexcept {
-  return t.attention.load(std::memory_order_relaxed) == 0 && !result.thrown && !self->abandoned && !t.unwinding &&
-         !t.survivor && t.pool.has_room();
+// Whether the one who goes on waits right there, and nothing else is due.
+bool ends_straight(thread_record& t, body* self) noexcept {
+  return t.attention.load(std::memory_order_relaxed) == 0 && !self->abandoned && t.pool.has_room() &&
+         self->parent.load(std::memory_order_relaxed)->active_on.load(std::memory_order_relaxed) == &t;
 }
 
 // The end of the running greenlet, whose result this is. Returns what the next to run on this stack is sent.
-machine::cargo end(thread_record& t, parcel&& result) noexcept {
+__attribute__((noinline)) machine::cargo end(thread_record& t, value&& sent, std::exception_ptr&& thrown) noexcept {
   body* const self = t.running();
   stack* const own = self->memory;
+  self->ending = true;
+  parcel result(std::move(sent));
+  result.thrown = std::move(thrown);
+  // What is held for its next switch is thrown by this one, its last, in place of the result. That is
+  // destroyed here, by user code.
+  while (std::exception_ptr held = take_held(t, self)) {
+    if (result.thrown)
+      report_unraisable(self, std::move(held));
+    else
+      exit_to_value(result = parcel(std::move(held)));
+  }
+  if (t.survivor) leave_survivor(t, std::move(result));
   body* const parent = self->parent.load(std::memory_order_relaxed);
   // Mostly he waits right here.
   const bool waits = parent->active_on.load(std::memory_order_relaxed) == &t && !GREENLET_REFUSES_SWITCHES;
-  if (waits && ends_straight(t, self, result)) {
-    end_straight(t, self, parent);
-    return machine::jump(own->place(), parent->place(), t.machine, loaded(result.sent), true);
-  }
   hand_over(t, waits ? parent : route(t, parent, result, sender::dying), std::move(result));
   return machine::jump(own->place(), t.running()->place(), t.machine, in_slot, true);
 }
@@ -150,10 +155,20 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
   thread_record& t = *static_cast<thread_record*>(argument);
   machine::cargo got = in_slot;
   for (;;) {
+    body* const self = t.running();
     try {
-      parcel result = run(t, t.running(), got);
-      if (t.survivor) leave_survivor(t, std::move(result));
-      got = end(t, std::move(result));
+      std::exception_ptr thrown;
+      value result = run(t, self, got, thrown);
+      // The callable goes while the greenlet is still current and active: its destructor may switch.
+      finish_own(t, self);
+      if (__builtin_expect(!thrown && ends_straight(t, self), 1)) {
+        stack* const own = self->memory;
+        body* const parent = self->parent.load(std::memory_order_relaxed);
+        end_straight(t, self, parent);
+        got = machine::jump_here(own->place(), parent->place(), t.machine, loaded(result));
+      } else {
+        got = end(t, std::move(result), std::move(thrown));
+      }
     } catch (abi::__forced_unwind&) {
       leave_by_force(t);
     }
@@ -167,27 +182,54 @@ stack* take_stack(thread_record& t, body* b) {
 
 namespace {
 
-// Under its lock.
-void activate(thread_record& t, body* b, stack* memory) noexcept {
-  ref(t);
+// Word by word, as a switch has written them a moment ago: what spans two stores is not there before both have left
+// the processor's store buffer.
+GREENLET_ALWAYS_INLINE void copy(machine::context& to, const machine::context& from) noexcept {
+  void *sp = from.sp, *pc = from.pc;
+  __asm__("" : "+r"(sp), "+r"(pc));
+  to.sp = sp;
+  to.fp = from.fp;
+  to.pc = pc;
+  to.base = from.base;
+}
+
+// Under its lock, or when nobody else could come to it.
+GREENLET_ALWAYS_INLINE void activate(thread_record& t, body* b, stack* memory) noexcept {
+  ++t.own_references;
   b->memory = memory;
-  b->where = memory->parked;
+  copy(b->where, memory->parked);
   b->fiber = &memory->fiber;
   b->active_on.store(&t, std::memory_order_relaxed);
-  b->kills = t.unwinding;
   b->owner.store(&t, std::memory_order_release);
   b->state.store(life::active, std::memory_order_release);
+  if (t.unwinding) {
+    b->kills = t.unwinding;
+    b->wear();
+  }
   enlist(t, b);
+}
+
+// Whether a start of it runs no user code and cannot fail; under its lock, or when nobody else could come to it.
+GREENLET_ALWAYS_INLINE bool is_plain(thread_record& t, body* b) noexcept {
+  return b->is(life::unstarted) && b->run && !b->special && !b->own_fp_env && t.pool.has(b->stack_size) &&
+         b->parent.load(std::memory_order_relaxed)->thread() == &t;  // whom a thread has started stays its own
 }
 
 }  // namespace
 
-bool start_straight(thread_record& t, body* b) noexcept {
-  if (GREENLET_REFUSES_SWITCHES || b->own_fp_env || !t.pool.has(b->stack_size)) return false;
+bool start_plainly(thread_record& t, body* b) noexcept {
+  if (GREENLET_REFUSES_SWITCHES) return false;
   const std::lock_guard lock(b->lock);
-  if (!b->is(life::unstarted) || !b->run || b->special) return false;
-  // Held by `b`, as long as we hold the lock. Whom this thread has started stays its own.
-  if (b->parent.load(std::memory_order_relaxed)->thread() != &t) return false;
+  if (!is_plain(t, b)) return false;
+  activate(t, b, t.pool.pop());
+  return true;
+}
+
+bool start_straight(hot_thread* on, body* b) noexcept {
+  if (!b || on->attention.load(std::memory_order_relaxed) != 0) return false;
+  thread_record& t = *static_cast<thread_record*>(on);
+  if (!is_sole(b)) return start_plainly(t, b);
+  if (!is_plain(t, b)) return false;
   activate(t, b, t.pool.pop());
   return true;
 }
@@ -201,8 +243,9 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
       as_of = now;
       continue;
     }
+    b->wear();
     if (resolved) {
-      b->unused_run = std::move(b->run);
+      b->special->unused_run = std::move(b->run);  // there is the resolver, too
       b->run = std::move(resolved);
     }
     activate(t, b, memory);
@@ -225,6 +268,7 @@ void die_unstarted(thread_record& t, body* b) noexcept {
   {
     const std::lock_guard lock(b->lock);
     if (!b->is(life::unstarted)) return;
+    b->wear();
     old = std::exchange(b->run, {});  // nobody will run it; and it may hold a handle to its own greenlet
     ref(t);
     b->owner.store(&t, std::memory_order_release);

@@ -61,7 +61,7 @@ parcel deliver(thread_record& t, body* target, parcel&& p, pinned& pin) {
     if (!target) throw error(errc::empty_handle, "the handle refers to no greenlet");
     if (target->is(life::active) && target->thread() == &t && target != t.running()) {
       GREENLET_MAY_REFUSE(next_switch);
-    } else if (p.thrown || !start_straight(t, target)) {
+    } else if (p.thrown || !start_plainly(t, target)) {
       pin.pin(t);  // user code may run from here on
       next = route(t, target, p, sender::caller);
     }
@@ -115,7 +115,7 @@ void enter_slowly(thread_record& t) {
   if (self->held) std::rethrow_exception(take_held(t, self));
 }
 
-thread_record& entered() {
+thread_record& entered_slowly() {
   thread_record& t = this_thread();
   if (!t.is_busy()) return t;
   enter_slowly(t);
@@ -146,9 +146,8 @@ void check_thread(thread_record& t, body* b) {
 parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   body* const from = t.running();
   if (t.wants(attention::hooked)) call_leave(t, from);
-  to->slot = std::move(p);
-  from->exceptions = *t.exceptions;
-  *t.exceptions = to->exceptions;
+  t.slot = std::move(p);
+  exchange_exceptions(&t, from, to);
   t.left = from;
   if (t.wants(attention::fp_env)) carry_fp_env(t, to);
   t.current.store(to, std::memory_order_relaxed);
@@ -156,7 +155,7 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   // By inline code there is nothing more to do, for nothing else was due.
   if (!is_in_slot(got)) return parcel_of(got);
   // Out of the slot before any user code can run, for that code may send us something else.
-  parcel mine = std::exchange(from->slot, {});
+  parcel mine = std::exchange(t.slot, {});
   settle(t, how);
   return mine;
 }
@@ -164,7 +163,7 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
 parcel arrived(body* self) {
   thread_record& t = *self->thread();  // which may have been unwound, and not be this_thread() any more
   arrival how;
-  parcel mine = std::exchange(self->slot, {});
+  parcel mine = std::exchange(t.slot, {});
   settle(t, how);
   if (how.traced) trace(t, mine, how.origin);
   return mine;
@@ -229,20 +228,7 @@ GREENLET_CATCHES_FORCED_UNWIND parcel exchange(body* target, parcel&& p) {
   return deliver(t, target ? target : parent_of_running(t), std::move(p), pin);
 }
 
-// The first switch to `b`, which has just been started, when nothing else is due.
-static value begin_straight(thread_record& t, body* b, value& sent) {
-  body* const from = t.running();
-  from->exceptions = *t.exceptions;
-  *t.exceptions = b->exceptions;
-  t.current.store(b, std::memory_order_relaxed);
-  const machine::cargo got = machine::jump(from->place(), b->place(), t.machine, loaded(sent));
-  return is_in_slot(got) ? arrive(from) : open(parcel_of(got));
-}
-
 value switch_to(const greenlet& target, value&& sent) {
-  body* const b = access::body_of(target);
-  if (thread_record* const t = record; t && b && t->attention.load(std::memory_order_relaxed) == 0 && start_straight(*t, b))
-    return begin_straight(*t, b, sent);
   return open(send(target, parcel(std::move(sent))));
 }
 

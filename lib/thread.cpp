@@ -136,20 +136,19 @@ void end_record(thread_record& t) noexcept {
 
 thread_record*& surviving_record() noexcept { return survivors_record; }
 
-std::uint64_t id_source::next() noexcept {
+void id_source::take_block() noexcept {
   static std::atomic<std::uint64_t> blocks{0};
-  if (next_ == end_) {
-    next_ = blocks.fetch_add(1, std::memory_order_relaxed) * block + 1;
-    end_ = next_ + block;
-  }
-  return next_++;
+  next_ = blocks.fetch_add(1, std::memory_order_relaxed) * block + 1;
+  end_ = next_ + block;
 }
 
 thread_record::thread_record()
-    : tid(gettid()), name(name_of_this_thread()), main(new body(true, ids.next())) {
+    : tid(gettid()), name(name_of_this_thread()), main(new body(true)) {
+  main->id = ids.next();
   exceptions = exceptions_of_thread();
   machine.swaps = machine::must_swap();
   if (machine.swaps || sanitizer::follows_switches || GREENLET_REFUSES_SWITCHES) raise(attention::by_call);
+  census.greenlets.fetch_add(1, std::memory_order_relaxed);
   if (survivors_record) {
     native = survivors_record->survivor->fiber;
     survives_in = survivors_record;

@@ -11,6 +11,7 @@
 #include "dropped.hpp"
 #include "fault.hpp"
 #include "impossible.hpp"
+#include "spare.hpp"
 #include "stack.hpp"
 
 #include <greenlet/trace.hpp>
@@ -45,56 +46,14 @@ constexpr std::uint32_t guests = 512;   // who arrives next is to drop reference
 constexpr std::uint32_t received = 1024;  // a C function has an exit that it received, until its next switch returns
 constexpr std::uint32_t nobody = 2048;  // the thread has no record
 constexpr std::uint32_t signal_stack = 4096;  // it is to have one of its own
-constexpr std::uint32_t condemned = 8192;     // a collector has found greenlets of ours that nothing can reach
+constexpr std::uint32_t ending = 8192;  // its greenlets are being unwound, or have been
+constexpr std::uint32_t condemned = 16384;  // a collector has found greenlets of ours that nothing can reach
 // Those for which only inline code has to make way.
-constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests | received;
+constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests | received | ending;
 }  // namespace attention
 
-// Greenlets' numbers, which a thread takes from the process in blocks.
-class id_source {
- public:
-  std::uint64_t next() noexcept;
-
- private:
-  static constexpr std::uint64_t block = 256;
-  std::uint64_t next_ = 0;
-  std::uint64_t end_ = 0;
-};
-
-// Memory of bodies that waits for the next ones.
-class spare_bodies {
- public:
-  spare_bodies() noexcept = default;
-  spare_bodies(const spare_bodies&) = delete;
-  spare_bodies& operator=(const spare_bodies&) = delete;
-  ~spare_bodies() { trim(); }
-  void* take() noexcept {  // or null
-    block* const b = first_;
-    if (!b) return nullptr;
-    first_ = b->next;
-    --count_;
-    return b;
-  }
-  bool give(void* memory) noexcept {
-    if (count_ == most) return false;
-    first_ = ::new (memory) block{first_};
-    ++count_;
-    return true;
-  }
-  void trim() noexcept;
-
- private:
-  struct block {
-    block* next;
-  };
-  // A sanitizer is to see who uses one that is gone; a test has each allocation fail.
-  static constexpr std::size_t most = sanitizer::follows_switches || GREENLET_REFUSES_SWITCHES ? 0 : 256;
-
-  block* first_ = nullptr;
-  std::size_t count_ = 0;
-};
-
 struct thread_record : hot_thread {
+  parcel slot;                     // what the one who arrives is to find; filled just before the jump
   body* left = nullptr;            // who ran before; valid from a jump until settle()
   stack* left_stack = nullptr;     // ... the stack it has finished on, to be pooled
   bool left_by_force = false;      // ... by a forced unwind: that stack's trampoline is not parked
@@ -165,6 +124,9 @@ struct thread_record : hot_thread {
   // Whether there is something to do before a switch.
   bool is_busy() const noexcept { return wants(~attention::out_of_line); }
   void wake() noexcept;
+  void count(std::ptrdiff_t change) noexcept {
+    greenlets.store(greenlets.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
+  }
 };
 
 inline bool body::dead() const noexcept {
@@ -211,7 +173,11 @@ inline void enter(thread_record& t) {
   if (t.is_busy()) enter_slowly(t);
 }
 // The calling thread's record, after that.
-thread_record& entered();
+thread_record& entered_slowly();
+inline thread_record& entered() {
+  thread_record* const t = record;
+  return t && !t->is_busy() ? *t : entered_slowly();
+}
 
 // Keeps a record and its main greenlet while user code runs, which may end it (unwind_thread()).
 class pinned {
@@ -252,7 +218,7 @@ struct arrival {
 parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept;
 // What a greenlet does first when it has control: cleans up after the one that ran before.
 void settle(thread_record& t, arrival& how) noexcept;
-// What `self`, which has been gone back to, finds in its slot.
+// What `self`, which has been gone back to, finds in the slot.
 parcel arrived(body* self);
 // As switch_to() and throw_in(), for who must tell what is wrong with the call, which is thrown, from
 // what comes while the running greenlet is away, which is all in the parcel. nullptr: to the parent.
@@ -275,7 +241,7 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
 stack* take_stack(thread_record& t, body* b);
 // The same for the ordinary case, in which no user code runs and nothing can fail. Returns false, and has done
 // nothing, when it is not that.
-bool start_straight(thread_record& t, body* b) noexcept;
+bool start_plainly(thread_record& t, body* b) noexcept;
 // Ends an unstarted `b` without control ever having been there: destroys what it was to run, which
 // is user code, and marks it finished unless that code has started it.
 void die_unstarted(thread_record& t, body* b) noexcept;

@@ -22,6 +22,7 @@ body* next_of_round(thread_record& t, unsigned round) noexcept {
 // it were not destroyed, and others may point at them.
 void give_up(thread_record& t, body* b) noexcept {
   ref(b);
+  b->wear();
   unlist(t, b);
   unhook(t, b);
   b->memory = nullptr;
@@ -49,7 +50,7 @@ void give_up_the_rest(thread_record& t) noexcept {
 void come_back_to_main(thread_record& t) noexcept {
   body* const lost = t.running();
   if (lost == t.main) return;
-  *t.exceptions = t.main->exceptions;
+  *t.exceptions = std::exchange(t.main->exceptions, {});
   if (t.wants(attention::fp_env)) carry_fp_env(t, t.main);
   t.current.store(t.main, std::memory_order_relaxed);
   report_refusal(lost);
@@ -75,6 +76,7 @@ void survive(thread_record& t, body* self) noexcept {
   ref(self);
   ref(t.main);
   ref(t);
+  self->wear();
   t.survivor = std::exchange(self->memory, nullptr);
   end_fp_env(t, self);
   count_together(self);
@@ -96,6 +98,7 @@ void unwind(thread_record& t) noexcept {
   tell(t);
   if (t.exited.load(std::memory_order_relaxed)) return;  // one of those who were told has unwound the thread
   t.unwinding = 1;
+  t.raise(attention::ending);
   body* const self = t.running();
   if (self != t.main) unlist(t, self);  // the one who has asked for it goes on
   for (; t.unwinding <= most_rounds && is_in_use(t, self); ++t.unwinding) {
@@ -139,8 +142,8 @@ void leave_survivor(thread_record& t, parcel&& result) noexcept {
     now->native = t.native;
     now->survives_in = t.survives_in;
   }
-  t.main->slot = std::move(result);
-  *t.exceptions = t.main->exceptions;
+  t.slot = std::move(result);
+  *t.exceptions = std::exchange(t.main->exceptions, {});
   if (self->own_fp_env) machine::load(t.fp_env);  // which was put away when control came here
   t.left = self;
   t.left_stack = own;

@@ -87,20 +87,20 @@ class GREENLET_API greenlet {
             class = std::enable_if_t<!std::is_same_v<D, greenlet> && !std::is_same_v<D, attributes> &&
                                      detail::is_runnable<F>>>
   explicit greenlet(F&& run)
-      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, nullptr, this)) {}
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, this)) {}
 
   /// The same with a given parent, of any thread; an empty one means the current greenlet.
   template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   greenlet(F&& run, const greenlet& parent)
-      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), &parent, nullptr, this)) {}
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), &parent, this)) {}
 
   /// The same with attributes. Throws also: std::invalid_argument for a stack size that cannot be.
   template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   greenlet(const attributes& with, F&& run)
-      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, &with, this)) {}
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, with, this)) {}
 
   /// Nothing to run yet: set_run() gives it. Until then a switch is error(no_run).
-  explicit greenlet(const attributes& with) : body_(detail::new_body({}, nullptr, &with, this)) {}
+  explicit greenlet(const attributes& with) : body_(detail::new_body({}, nullptr, with, this)) {}
 
   greenlet(const greenlet& other) noexcept : body_(other.body_) {
     if (body_) detail::ref(body_, this);

@@ -287,6 +287,15 @@ class GREENLET_API value {
   mutable detail::value_storage storage_;
 };
 
+namespace detail {
+
+// What is in a value, for who knows what it is.
+struct value_access {
+  static const value_ops*& ops(value& v) noexcept { return v.ops_; }
+  static value_storage& storage(value& v) noexcept { return v.storage_; }
+};
+
+}  // namespace detail
 }  // namespace greenlets
 
 #endif

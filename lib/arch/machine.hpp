@@ -53,6 +53,18 @@ void make(place p, void* low, std::size_t size, entry call, void* argument, shar
 // by jump() or by go(). `for_good` when `from` will be jumped to only to begin anew.
 cargo jump(place from, place to, shared& s, const cargo& c, bool for_good = false) noexcept;
 
+// The same in the caller's own frame, for good: to return from a function that was gone back to by a jump, the
+// processor has lost the place. Not for a thread that switches by swapcontext, nor when a sanitizer is to be told.
+__attribute__((always_inline)) inline cargo jump_here(place from, place to, shared& s, const cargo& c) noexcept {
+#if defined(GREENLET_HAS_GO) && !defined(GREENLET_SWITCH_UCONTEXT)
+  if constexpr (!sanitizer::follows_switches) {
+    context* self;
+    return go(from.at, to.at, c, self);
+  }
+#endif
+  return jump(from, to, s, c, true);
+}
+
 // ucontext.cpp: the same by swapcontext.
 void make_swapped(place p, void* low, std::size_t size, entry call, void* argument, shared& s) noexcept;
 cargo swap(place from, place to, shared& s, const cargo& c, bool for_good) noexcept;

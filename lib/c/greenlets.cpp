@@ -44,7 +44,9 @@ const greenlet_attributes_t& checked(const greenlet_attributes_t& with) {
 
 greenlet_t* make(c_callable&& callable, greenlet_t* parent, const attributes* with, std::unique_ptr<specials> special) {
   closure run = make_closure_of(std::move(callable));
-  body* const made = new_body(std::move(run), parent ? &handle_of(parent) : nullptr, with, of_c);
+  const greenlet* const above = parent ? &handle_of(parent) : nullptr;
+  body* const made = with ? new_body(std::move(run), above, *with, of_c) : new_body(std::move(run), above, of_c);
+  if (special) made->wear();
   made->special = std::move(special);  // nobody else knows of it yet
   return c_pointer(made);
 }

@@ -74,6 +74,7 @@ c_record* c_record_if_any() noexcept {
 c_record* c_record_here() noexcept {
   try {
     body* const self = this_thread().running();
+    self->wear();
     if (!self->c) self->c = new c_record;
     return self->c;
   } catch (const std::exception&) {

@@ -57,15 +57,13 @@ static_assert(offsetof(hot_thread, attention) == 0 && offsetof(hot_thread, curre
   " cmpq %r9, %r8\n je 9f\n"                                                                           \
   " cmpq 32(%r9), %rax\n jne 9f\n"                                                                     \
   " cmpl $0, (%rax)\n jne 9f\n"                                                                        \
+  " movq 16(%rax), %rcx\n" /* exceptions: there are none */                                            \
+  " movq (%rcx), %rdx\n orq 48(%r9), %rdx\n jne 9f\n"                                                  \
+  " movl 8(%rcx), %edx\n orl 56(%r9), %edx\n jne 9f\n"                                                 \
   " leaq greenlet_c_nothing(%rip), %rcx\n"                                                             \
   " cmpq %rcx, %r10\n je 9f\n"                                                                         \
   PUSH("rbp") PUSH("rbx") PUSH("r12") PUSH("r13") PUSH("r14") PUSH("r15")                              \
   " pushq %r11\n .cfi_adjust_cfa_offset 8\n"                                                           \
-  " movq 16(%rax), %rcx\n" /* exceptions */                                                            \
-  " movq (%rcx), %rdx\n movl 8(%rcx), %esi\n"                                                          \
-  " movq %rdx, 48(%r8)\n movl %esi, 56(%r8)\n"                                                         \
-  " movq 48(%r9), %rdx\n movl 56(%r9), %esi\n"                                                         \
-  " movq %rdx, (%rcx)\n movl %esi, 8(%rcx)\n"                                                          \
   " movq %r9, 8(%rax)\n" /* current */                                                                 \
   " movq greenlet_c_pointer_ops(%rip), %rax\n movq %r10, %rdx\n"                                       \
   " movq %r8, %rdi\n movq %r9, %rsi\n"                                                                 \

@@ -62,9 +62,8 @@ void each_word(value& v, F&& f) {
 template <class F>
 GREENLET_NO_ASAN void each_word(body* b, F&& f) {
   f(b->parent.load(std::memory_order_relaxed));
-  each_word(b->slot.sent, f);
   each_word(b->run.callable, f);
-  each_word(b->unused_run.callable, f);
+  f(b->special.get());
   f(b->user_data.load(std::memory_order_relaxed));
 }
 
@@ -131,6 +130,10 @@ range live_part(const body* b) noexcept {
 void push(const void* object) noexcept {
   const void* word[1] = {object};
   GC_push_all_eager(word, word + 1);
+}
+
+void push_value(const value& v) noexcept {
+  each_word(const_cast<value&>(v), [](void* word) { push(word); });
 }
 
 void push_range(char* low, char* high) noexcept {

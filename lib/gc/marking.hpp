@@ -28,6 +28,7 @@ char* live_from(const greenlets::detail::machine::context& c) noexcept;
 
 // In the hook that pushes roots: the body, and a stack at once.
 void push(const void* object) noexcept;
+void push_value(const value& v) noexcept;
 void push_range(char* low, char* high) noexcept;
 // A suspended stack and the registers that are saved with it.
 void push_context(const greenlets::detail::machine::context& c, char* high) noexcept;

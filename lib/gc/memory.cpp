@@ -89,8 +89,14 @@ void free_body(void* memory) noexcept {
   GC_free(memory);
 }
 
+// What lies in the thread's record is on its way to a greenlet; only the thread itself puts anything there.
+static bool is_in_record(const void* at) noexcept {
+  const greenlets::detail::thread_record* const r = me ? me->record : nullptr;
+  return r && at >= static_cast<const void*>(r) && at < static_cast<const void*>(r + 1);
+}
+
 bool traces(const void* at) noexcept {
-  if (slab_at(at)) return true;
+  if (slab_at(at) || is_in_record(at)) return true;
   void* const base = GC_base(const_cast<void*>(at));
   if (!base) return false;
   const int kind = GC_get_kind_and_size(base, nullptr);

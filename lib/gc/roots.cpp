@@ -102,6 +102,7 @@ void push_thread(thread& t) noexcept {
     push(r->main);
     push(r->left);
     for (body* const guest : r->guests) push(guest);
+    push_value(r->slot.sent);
     for (const thread_record* x = r->survives_in; x; x = x->survives_in) push(x->main);
     // In GC_do_blocking a thread is not stopped, and does not switch.
     if (!sp) on = r->running()->memory;

@@ -118,7 +118,7 @@ value spread(F& f, value& sent, types<P...>) {
 
 template <class F>
 value call_erased(value& callable, value&& sent_to_us) {
-  F& f = callable.get<F>();
+  F& f = *value_ops_of<F>::object(value_access::storage(callable));
   value sent(std::move(sent_to_us));  // dies with this call, before the callable does
   if constexpr (std::is_pointer_v<F>)
     if (!f) throw_null_callable();
@@ -132,12 +132,8 @@ value call_erased(value& callable, value&& sent_to_us) {
 
 template <class F>
 closure make_closure(F&& f) {
-  using D = std::decay_t<F>;
   static_assert(is_runnable<F>, "a greenlet runs something that can be called and moved");
-  closure c;
-  c.callable = value(std::forward<F>(f));
-  c.call = &call_erased<D>;
-  return c;
+  return {value(std::forward<F>(f)), &call_erased<std::decay_t<F>>};
 }
 
 }  // namespace greenlets::detail

@@ -23,8 +23,9 @@ struct body;  // the library's record of one greenlet
 // What attributes::on_start() is given, with its type erased.
 using start_resolver = std::function<closure(const greenlet&)>;
 
-// `at` is where the handle to it will be.
-GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes* with, const void* at);
+// The parent, when there is none or it is empty, is the current greenlet. `at` is where the handle will be.
+GREENLET_API body* new_body(closure&& run, const greenlet* parent, const void* at);
+GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes& with, const void* at);
 GREENLET_API value switch_to(const greenlet& target, value&& sent);
 GREENLET_API value throw_in(const greenlet& target, std::exception_ptr thrown);
 GREENLET_API value switch_to_parent(value&& sent);

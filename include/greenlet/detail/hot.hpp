@@ -27,6 +27,8 @@
 #define GREENLET_INLINE_SWITCH 1
 #endif
 
+#define GREENLET_ALWAYS_INLINE __attribute__((always_inline)) inline
+
 namespace greenlets::detail {
 
 struct body;
@@ -56,7 +58,7 @@ struct hot_body {
   machine::context where;           // while suspended
   std::atomic<hot_thread*> active_on{nullptr};  // its thread, while it is active, else null; others may look
   std::atomic<body*> parent{nullptr};
-  exception_state exceptions;  // while suspended
+  exception_state exceptions;  // while suspended; else empty
   // The references that its thread has taken while it is active, and not dropped, and one. Only that thread
   // touches it, so it counts without a locked instruction. All others are in `shared`, counted in fours.
   std::atomic<std::size_t> here{1};
@@ -75,7 +77,7 @@ constexpr std::uint32_t attention_fp_env = 1;
 
 // What a switch carries: nothing (null); or a value's operations, and the one word of it; or, with this bit,
 // the address of a value, on the stack of who has switched; or, with these, what is thrown and how; or this: what
-// is sent or thrown lies in the slot of the one who arrives, and there is more to do for him.
+// is sent or thrown lies in the slot of the thread, and there is more to do for him.
 constexpr std::uintptr_t in_memory = 2;
 constexpr std::uintptr_t to_be_thrown = 3;
 inline const machine::cargo in_slot{reinterpret_cast<void*>(1), nullptr};
@@ -86,6 +88,23 @@ inline bool is_thrown(const machine::cargo& c) noexcept {
 
 // The calling thread's record; before it has one, a record that asks for attention and owns nobody.
 extern GREENLET_API __thread hot_thread* hot_thread_v1 __attribute__((tls_model("initial-exec")));
+
+inline bool is_empty(const exception_state& s) noexcept {
+#ifdef __ARM_EABI__
+  if (s.propagating) return false;
+#endif
+  return (reinterpret_cast<std::uintptr_t>(s.caught) | s.uncaught) == 0;
+}
+
+// Puts the exceptions of who runs away, and those of `to` in their place. Mostly neither has any, and nothing is
+// written.
+GREENLET_ALWAYS_INLINE void exchange_exceptions(hot_thread* t, hot_body* from, hot_body* to) noexcept {
+  exception_state& now = *t->exceptions;
+  if (__builtin_expect(is_empty(now), 1) && __builtin_expect(is_empty(to->exceptions), 1)) return;
+  from->exceptions = now;
+  now = to->exceptions;
+  to->exceptions = exception_state();
+}
 
 // `at` is where the handle is that refers to it; null: the library's own reference, of which a collector knows.
 GREENLET_API void ref_elsewhere(body* b, const void* at) noexcept;
@@ -100,13 +119,18 @@ inline void ref(body* b, const void* at = nullptr) noexcept {
   hot->here.store(hot->here.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
-inline void unref(body* b, const void* at = nullptr) noexcept {
+// Drops a reference that this thread has counted apart. Returns false when there is none, or it may be the last.
+inline bool unref_here(body* b) noexcept {
   auto* const hot = reinterpret_cast<hot_body*>(b);
-  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1, 0)) return unref_last(b, at);
+  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1, 0)) return false;
   const std::size_t count = hot->here.load(std::memory_order_relaxed);
-  if (__builtin_expect(count == 1 || hot->shared.load(std::memory_order_relaxed) & counts_slowly, 0))
-    return unref_last(b, at);
+  if (__builtin_expect(count == 1 || hot->shared.load(std::memory_order_relaxed) & counts_slowly, 0)) return false;
   hot->here.store(count - 1, std::memory_order_relaxed);
+  return true;
+}
+
+inline void unref(body* b, const void* at = nullptr) noexcept {
+  if (!unref_here(b)) unref_last(b, at);
 }
 
 #ifdef __LP64__

@@ -14,15 +14,9 @@
 #include <typeinfo>
 #include <utility>
 
-#define GREENLET_ALWAYS_INLINE __attribute__((always_inline)) inline
-
 namespace greenlets::detail {
 
-// Takes what is in a value as a switch carries it, and the other way round.
-struct value_access {
-  static const value_ops*& ops(value& v) noexcept { return v.ops_; }
-  static value_storage& storage(value& v) noexcept { return v.storage_; }
-};
+// What is in a value as a switch carries it, and the other way round.
 
 GREENLET_ALWAYS_INLINE machine::cargo loaded(value& v) noexcept {
   const value_ops* const ops = value_access::ops(v);
@@ -63,13 +57,16 @@ GREENLET_ALWAYS_INLINE value in_register(const machine::cargo& c) noexcept {
 
 GREENLET_ALWAYS_INLINE value unloaded(const machine::cargo& c) noexcept {
   const auto kind = reinterpret_cast<std::uintptr_t>(c.kind);
-  return kind & in_memory ? std::move(*reinterpret_cast<value*>(kind - in_memory)) : in_register(c);
+  return __builtin_expect(kind & in_memory, 0) ? std::move(*reinterpret_cast<value*>(kind - in_memory)) : in_register(c);
 }
 
-// What `self`, which is running again, finds in its slot. Throws what was thrown there.
+// What `self`, which is running again, finds in the slot. Throws what was thrown there.
 GREENLET_API value arrive(body* self);
 // Puts the floating-point environment of who runs away, and that of `to` in its place.
 GREENLET_API void carry_fp_env(body* to) noexcept;
+// Starts `b`, when it is unstarted and nothing else is due: from here on a switch to it is straight, and it begins
+// with what that carries. Returns false, and has done nothing, when that is not so. `t` is the calling thread's.
+GREENLET_API bool start_straight(hot_thread* t, body* b) noexcept;
 
 // An exception that nobody else refers to, and that was never thrown, crosses as the object itself: thrown by the
 // one who arrives, in his own frame, it costs what a throw costs. Rethrowing costs another exception object, and
@@ -131,8 +128,7 @@ GREENLET_ALWAYS_INLINE value landed(const machine::cargo& c, body* self) {
 }
 
 GREENLET_ALWAYS_INLINE value go_straight(hot_thread* t, hot_body* from, hot_body* to, const machine::cargo& c) {
-  from->exceptions = *t->exceptions;
-  *t->exceptions = to->exceptions;
+  exchange_exceptions(t, from, to);
   t->current.store(reinterpret_cast<body*>(to), std::memory_order_relaxed);
   machine::context* self;  // in a register anyway; `from` would have to be kept
   const machine::cargo got = machine::go(from->where, to->where, c, self);
@@ -143,8 +139,8 @@ GREENLET_ALWAYS_INLINE value switch_to(const greenlet& target, body* b, const ma
   hot_thread* const t = hot_thread_v1;
   hot_body* const to = reinterpret_cast<hot_body*>(b);
   hot_body* const from = reinterpret_cast<hot_body*>(t->current.load(std::memory_order_relaxed));
-  if (__builtin_expect(to != from && is_straight(t, to), 1)) return go_straight(t, from, to, c);
-  return switch_to(target, unloaded(c));
+  if (__builtin_expect(to == from || !is_straight(t, to), 0) && !start_straight(t, b)) return switch_to(target, unloaded(c));
+  return go_straight(t, from, to, c);
 }
 
 GREENLET_ALWAYS_INLINE value throw_in(const greenlet& target, body* b, std::exception_ptr&& thrown, const throw_ops& how) {
