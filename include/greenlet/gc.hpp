@@ -40,7 +40,7 @@ struct leak {
   std::string name;
   std::uint64_t parent = 0;         ///< the parent's id, and its name
   std::string parent_name;
-  std::chrono::nanoseconds age{0};  ///< when it was found
+  std::chrono::nanoseconds age = {};  ///< when it was found
   std::vector<void*> created_at;    ///< return addresses, innermost first; with options::note_creation
   void* suspended_at = nullptr;     ///< where it goes on; null where the switch does not tell
   std::size_t stack_bytes = 0;      ///< that are in use

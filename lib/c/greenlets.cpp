@@ -67,12 +67,9 @@ thread_record* here() {
   guarded([&] {
     thread_record& t = this_thread();
     // Not enter(), which may throw what is held: asking who runs must not fail of that.
-    if (t.wants(attention::dropped)) {
+    if (t.wants(attention::dropped | attention::condemned)) {
       const pinned pin(t);
       flush_dropped(t);
-    }
-    if (t.wants(attention::condemned)) {
-      const pinned pin(t);
       flush_condemned(t);
     }
     result = &this_thread();  // another, when what ran meanwhile has ended the first

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <system_error>
 #include <ucontext.h>
+#include <utility>
 
 namespace greenlets::gc::detail {
 
@@ -55,6 +56,12 @@ void unlist(thread& t) noexcept {
     thread** link = &first_thread;
     while (*link && *link != &t) link = &(*link)->next;
     if (*link) *link = t.next;
+    // What was found after its last look is found again, and by then belongs to nobody.
+    while (entry* const e = t.condemned) {
+      t.condemned = std::exchange(e->next, nullptr);
+      e->what.store(fate::none, std::memory_order_relaxed);
+      if (!e->get()) give_entry(e);
+    }
   });
 }
 
