@@ -2,8 +2,10 @@
 // The registry's memory.
 #include "registry.hpp"
 
+#include <cstdlib>
 #include <new>
 #include <sys/mman.h>
+#include <utility>
 
 namespace greenlets::gc::detail {
 
@@ -43,6 +45,7 @@ entry* take_entry() {
   e->pins.store(0, std::memory_order_relaxed);
   e->what.store(fate::none, std::memory_order_relaxed);
   e->tries = 0;
+  std::free(std::exchange(e->made_at, nullptr));  // of one that was retired where nothing may be freed
   e->suspended = false;
   e->next = nullptr;
   return e;
