@@ -158,7 +158,9 @@ void leave(result& r, leaver how, std::atomic<std::uint64_t>& straight) {
       r.look(visible);
     } else {
       ++straight;
-      how(r, out_of_sight<witness>(visible).bits, &visible);
+      // In no function of its own, whose dead frame would have it still.
+      const std::uintptr_t bits = ~reinterpret_cast<std::uintptr_t>(visible);
+      how(r, bits, &visible);
     }
   }
 }

@@ -77,14 +77,6 @@ __attribute__((noinline)) inline witness* make_witness() {
   return w;
 }
 
-// A pointer as no collector knows it.
-template <class T>
-struct out_of_sight {
-  std::uintptr_t bits;
-  explicit out_of_sight(T* p) noexcept : bits(~reinterpret_cast<std::uintptr_t>(p)) {}
-  T* get() const noexcept { return reinterpret_cast<T*>(~bits); }
-};
-
 // Overwrites what calls have left below this frame; not with a memset, which would be optimised away.
 __attribute__((noinline)) inline void wipe_stack() {
   char dead[24 * 1024];
