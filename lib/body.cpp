@@ -42,36 +42,37 @@ void body::operator delete(void* memory) noexcept {
 }
 
 void spare_bodies::trim() noexcept {
-  while (body* const b = take()) delete b;
+  while (has()) delete pop();
+}
+
+// `parent` is a counted reference, given away.
+static inline body* fill(thread_record& t, body* made, std::uint64_t id, closure&& run, body* parent) noexcept {
+  made->id = id;
+  t.count(1);
+  ::new (static_cast<void*>(&made->run)) closure(std::move(run));
+  made->parent.store(parent, std::memory_order_relaxed);
+  return made;
+}
+
+static body* new_body(thread_record& t, closure&& run, body* parent) {
+  body* const made = t.spare.has() ? t.spare.pop() : new body(false);
+  ref(parent);
+  return fill(t, made, t.ids.next(), std::move(run), parent);
+}
+
+static body* parent_or_running(thread_record& t, const greenlet* parent) noexcept {
+  return parent && !parent->empty() ? access::body_of(*parent) : t.running();
 }
 
 // A collector may run finalizers when memory is asked for, which are user code, and may end the thread's record.
 static body* new_collected_body(closure&& run, const greenlet* parent, const void* at) {
   auto* const made = new body(false);
   thread_record& t = this_thread();
-  made->id = t.ids.next();
-  t.count(1);
-  made->run = std::move(run);
-  body* const p = parent && !parent->empty() ? access::body_of(*parent) : t.running();
+  body* const p = parent_or_running(t, parent);
   ref(p);
-  made->parent.store(p, std::memory_order_relaxed);
+  fill(t, made, t.ids.next(), std::move(run), p);
   moved(made, at, nullptr);
   return made;
-}
-
-static inline body* new_body(thread_record& t, closure&& run, body* parent) {
-  body* made = t.spare.take();
-  if (!made) made = new body(false);
-  made->id = t.ids.next();
-  t.count(1);  // from here on, so nothing below may throw
-  ::new (static_cast<void*>(&made->run)) closure(std::move(run));
-  ref(parent);
-  made->parent.store(parent, std::memory_order_relaxed);
-  return made;
-}
-
-static body* parent_or_running(thread_record& t, const greenlet* parent) noexcept {
-  return parent && !parent->empty() ? access::body_of(*parent) : t.running();
 }
 
 body* new_body(closure&& run, const greenlet* parent, const attributes& with, const void* at) {
@@ -95,10 +96,19 @@ body* new_body(closure&& run, const greenlet* parent, const attributes& with, co
   return made;
 }
 
-body* new_body(closure&& run, const greenlet* parent, const void* at) {
+__attribute__((noinline)) static body* new_body_slowly(closure&& run, const greenlet* parent, const void* at) {
   thread_record& t = entered();
   if (__builtin_expect(collects, 0)) return new_collected_body(std::move(run), parent, at);
   return new_body(t, std::move(run), parent_or_running(t, parent));
+}
+
+body* new_body(closure&& run, const greenlet* parent, const void* at) {
+  thread_record* const t = this_thread_if_any();
+  if (t && !t->is_busy() && t->spare.has() && t->ids.has()) {  // then nothing is called, and few registers are needed
+    body* const p = parent_or_running(*t, parent);
+    if (ref_here(p)) return fill(*t, t->spare.pop(), t->ids.pop(), std::move(run), p);
+  }
+  return new_body_slowly(std::move(run), parent, at);
 }
 
 greenlet make_greenlet(closure&& run, const greenlet& parent) {

@@ -37,9 +37,9 @@ void report_own(body* b) noexcept;
 void finish_slowly(thread_record& t, body* b) noexcept;
 inline void finish_own(thread_record& t, body* b) noexcept {
   const value_ops* const ops = value_access::ops(b->run.callable);
-  if (__builtin_expect(!ops || ops->destroy || b->special || b->locals || b->c || t.wants(attention::ending), 0))
-    return finish_slowly(t, b);
-  b->run.callable.reset();
+  // One that is not worn has no locals, no context and nothing of C.
+  if (__builtin_expect(!ops || ops->destroy || b->worn.load(std::memory_order_relaxed), 0)) return finish_slowly(t, b);
+  value_access::ops(b->run.callable) = nullptr;
   b->run.call = nullptr;
 }
 // Frees what a body still has when nothing refers to it. User code.

@@ -14,9 +14,12 @@ namespace greenlets::detail {
 // Greenlets' numbers, which a thread takes from the process in blocks.
 class id_source {
  public:
+  // Whether one is at hand, and that.
+  bool has() const noexcept { return next_ != end_; }
+  std::uint64_t pop() noexcept { return next_++; }
   std::uint64_t next() noexcept {
-    if (next_ == end_) take_block();
-    return next_++;
+    if (!has()) take_block();
+    return pop();
   }
 
  private:
@@ -34,9 +37,10 @@ class spare_bodies {
   spare_bodies(const spare_bodies&) = delete;
   spare_bodies& operator=(const spare_bodies&) = delete;
   ~spare_bodies() { trim(); }
-  body* take() noexcept {  // or null
+  // Whether one waits, and that.
+  bool has() const noexcept { return first_; }
+  body* pop() noexcept {
     body* const b = first_;
-    if (!b) return nullptr;
     first_ = std::exchange(b->next_active, nullptr);
     --count_;
     return b;

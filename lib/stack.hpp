@@ -65,7 +65,13 @@ class stack_pool {
   bool has_room() const noexcept { return count() < limit_; }
   // Takes back a stack that nobody stands on.
   void give(stack* s) noexcept {
-    if (!has_room()) return give_up(s);
+    if (has_room())
+      push(s);
+    else
+      give_up(s);
+  }
+  // The same when there is room.
+  void push(stack* s) noexcept {
     s->next = first_;
     first_ = s;
     pooled(+1);

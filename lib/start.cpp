@@ -91,21 +91,21 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   t.current.store(next, std::memory_order_relaxed);
 }
 
-// The body's end, when nobody has to be told, and whoever goes on has nothing to clean up.
-void end_straight(thread_record& t, body* self, body* next) noexcept {
-  unlist(t, self);
-  // Its own stack, on which it stands for a moment yet: nobody takes it before the jump.
-  t.pool.give(std::exchange(self->memory, nullptr));
-  self->state.store(life::finished, std::memory_order_release);
-  exchange_exceptions(&t, self, next);
-  end_own_count(self);  // from here on another thread may free it
-  t.current.store(next, std::memory_order_relaxed);
+// Whether the one who goes on waits right there, and nothing else is due.
+GREENLET_ALWAYS_INLINE bool ends_straight(thread_record& t, body* self, body* parent) noexcept {
+  return t.attention.load(std::memory_order_relaxed) == 0 && !self->abandoned && t.pool.has_room() &&
+         parent->active_on.load(std::memory_order_relaxed) == &t;
 }
 
-// Whether the one who goes on waits right there, and nothing else is due.
-bool ends_straight(thread_record& t, body* self) noexcept {
-  return t.attention.load(std::memory_order_relaxed) == 0 && !self->abandoned && t.pool.has_room() &&
-         self->parent.load(std::memory_order_relaxed)->active_on.load(std::memory_order_relaxed) == &t;
+// Then the body's end is this, and he has nothing to clean up.
+GREENLET_ALWAYS_INLINE void end_straight(thread_record& t, body* self, body* parent) noexcept {
+  unlist(t, self);
+  // Its own stack, on which it stands for a moment yet: nobody takes it before the jump.
+  t.pool.push(std::exchange(self->memory, nullptr));
+  self->state.store(life::finished, std::memory_order_release);
+  exchange_exceptions(&t, self, parent);
+  end_own_count(self);  // from here on another thread may free it
+  t.current.store(parent, std::memory_order_relaxed);
 }
 
 // The end of the running greenlet, whose result this is. Returns what the next to run on this stack is sent.
@@ -161,9 +161,9 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
       value result = run(t, self, got, thrown);
       // The callable goes while the greenlet is still current and active: its destructor may switch.
       finish_own(t, self);
-      if (__builtin_expect(!thrown && ends_straight(t, self), 1)) {
+      body* const parent = self->parent.load(std::memory_order_relaxed);
+      if (__builtin_expect(!thrown && ends_straight(t, self, parent), 1)) {
         stack* const own = self->memory;
-        body* const parent = self->parent.load(std::memory_order_relaxed);
         end_straight(t, self, parent);
         got = machine::jump_here(own->place(), parent->place(), t.machine, loaded(result));
       } else {
@@ -202,33 +202,37 @@ GREENLET_ALWAYS_INLINE void activate(thread_record& t, body* b, stack* memory) n
   b->active_on.store(&t, std::memory_order_relaxed);
   b->owner.store(&t, std::memory_order_release);
   b->state.store(life::active, std::memory_order_release);
-  if (t.unwinding) {
-    b->kills = t.unwinding;
-    b->wear();
-  }
   enlist(t, b);
 }
 
-// Whether a start of it runs no user code and cannot fail; under its lock, or when nobody else could come to it.
+// Whether a start of it runs no user code and cannot fail, unless it has hooks or more of its own; under its lock, or
+// when nobody else could come to it.
 GREENLET_ALWAYS_INLINE bool is_plain(thread_record& t, body* b) noexcept {
-  return b->is(life::unstarted) && b->run && !b->special && !b->own_fp_env && t.pool.has(b->stack_size) &&
+  return b->is(life::unstarted) && b->run && t.pool.has(b->stack_size) &&
          b->parent.load(std::memory_order_relaxed)->thread() == &t;  // whom a thread has started stays its own
 }
 
 }  // namespace
 
+static void note_unwinding(thread_record& t, body* b) noexcept {
+  if (!t.unwinding) return;
+  b->wear();
+  b->kills = t.unwinding;
+}
+
 bool start_plainly(thread_record& t, body* b) noexcept {
   if (GREENLET_REFUSES_SWITCHES) return false;
   const std::lock_guard lock(b->lock);
-  if (!is_plain(t, b)) return false;
+  if (!is_plain(t, b) || b->special || b->own_fp_env) return false;
   activate(t, b, t.pool.pop());
+  note_unwinding(t, b);
   return true;
 }
 
 bool start_straight(hot_thread* on, body* b) noexcept {
   if (!b || on->attention.load(std::memory_order_relaxed) != 0) return false;
   thread_record& t = *static_cast<thread_record*>(on);
-  if (!is_sole(b)) return start_plainly(t, b);
+  if (!is_sole(b) || b->worn.load(std::memory_order_relaxed)) return start_plainly(t, b);
   if (!is_plain(t, b)) return false;
   activate(t, b, t.pool.pop());
   return true;
@@ -249,6 +253,7 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
       b->run = std::move(resolved);
     }
     activate(t, b, memory);
+    note_unwinding(t, b);
     begin_fp_env(t, b);
     hook(t, b);
     return;

@@ -110,13 +110,19 @@ GREENLET_ALWAYS_INLINE void exchange_exceptions(hot_thread* t, hot_body* from, h
 GREENLET_API void ref_elsewhere(body* b, const void* at) noexcept;
 GREENLET_API void unref_last(body* b, const void* at) noexcept;  // perhaps
 
-inline void ref(body* b, const void* at = nullptr) noexcept {
+// Takes a reference that this thread counts apart. Returns false when it does not.
+inline bool ref_here(body* b) noexcept {
   auto* const hot = reinterpret_cast<hot_body*>(b);
   if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1 ||
                            hot->shared.load(std::memory_order_relaxed) & counts_slowly,
                        0))
-    return ref_elsewhere(b, at);
+    return false;
   hot->here.store(hot->here.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  return true;
+}
+
+inline void ref(body* b, const void* at = nullptr) noexcept {
+  if (!ref_here(b)) ref_elsewhere(b, at);
 }
 
 // Drops a reference that this thread has counted apart. Returns false when there is none, or it may be the last.
