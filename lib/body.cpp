@@ -3,6 +3,7 @@
 #include "body.hpp"
 
 #include "census.hpp"
+#include "collector.hpp"
 #include "own.hpp"
 #include "thread.hpp"
 
@@ -16,14 +17,28 @@ namespace detail {
 
 census_t census;
 
-body::body(bool is_main) : main(is_main), self(access::adopt(this)) {
+body::body(bool is_main) : main(is_main) {
+  access::refer(self, this);
+  if (collects) {
+    wear();
+    the_collector->made(this);
+  }
   if (!main) return;
   wear();
   census.main_greenlets.fetch_add(1, std::memory_order_relaxed);
 }
 
 body::~body() {
-  ::new (static_cast<void*>(&self)) greenlet();  // it was not counted, so it must not drop
+  access::refer(self, nullptr);  // it was not counted, so it must not drop
+}
+
+void* body::operator new(std::size_t size) { return collects ? the_collector->allocate_body() : ::operator new(size); }
+
+void body::operator delete(void* memory) noexcept {
+  if (collects)
+    the_collector->free_body(memory);
+  else
+    ::operator delete(memory);
 }
 
 void spare_bodies::trim() noexcept {
@@ -49,7 +64,18 @@ static body* parent_or_running(thread_record& t, const greenlet* parent) noexcep
   return parent && !parent->empty() ? access::body_of(*parent) : t.running();
 }
 
-body* new_body(closure&& run, const greenlet* parent, const attributes& with) {
+// A collector may run finalizers when memory is asked for, which are user code, and may end the thread's record.
+static body* new_collected_body(closure&& run, const greenlet* parent, const void* at) {
+  auto* const made = new body(false);
+  thread_record& t = this_thread();
+  body* const p = parent_or_running(t, parent);
+  ref(p);
+  fill(t, made, t.ids.next(), std::move(run), p);
+  moved(made, at, nullptr);
+  return made;
+}
+
+body* new_body(closure&& run, const greenlet* parent, const attributes& with, const void* at) {
   if (!with.parent().empty()) parent = &with.parent();
   const std::size_t stack_size = round_stack_size(with.stack_size());
   std::shared_ptr<const std::string> name;
@@ -60,7 +86,8 @@ body* new_body(closure&& run, const greenlet* parent, const attributes& with) {
     special.reset(new specials{with.on_start_, with.leave_, with.enter_, with.data_, {}});
 
   thread_record& t = entered();  // after the copy of the resolver, which is user code, and may end a record
-  body* const made = new_body(t, std::move(run), parent_or_running(t, parent));
+  body* const made = collects ? new_collected_body(std::move(run), parent, at)
+                              : new_body(t, std::move(run), parent_or_running(t, parent));
   made->wear();
   made->special = std::move(special);
   made->stack_size = stack_size;
@@ -69,44 +96,44 @@ body* new_body(closure&& run, const greenlet* parent, const attributes& with) {
   return made;
 }
 
-__attribute__((noinline)) static body* new_body_slowly(closure&& run, const greenlet* parent) {
+__attribute__((noinline)) static body* new_body_slowly(closure&& run, const greenlet* parent, const void* at) {
   thread_record& t = entered();
+  if (__builtin_expect(collects, 0)) return new_collected_body(std::move(run), parent, at);
   return new_body(t, std::move(run), parent_or_running(t, parent));
 }
 
-body* new_body(closure&& run, const greenlet* parent) {
+body* new_body(closure&& run, const greenlet* parent, const void* at) {
   thread_record* const t = this_thread_if_any();
   if (t && !t->is_busy() && t->spare.has() && t->ids.has()) {  // then nothing is called, and few registers are needed
     body* const p = parent_or_running(*t, parent);
     if (ref_here(p)) return fill(*t, t->spare.pop(), t->ids.pop(), std::move(run), p);
   }
-  return new_body_slowly(std::move(run), parent);
+  return new_body_slowly(std::move(run), parent, at);
 }
 
 greenlet make_greenlet(closure&& run, const greenlet& parent) {
-  return access::adopt(new_body(std::move(run), &parent));
+  return access::adopt(new_body(std::move(run), &parent, nullptr));
 }
 
 }  // namespace detail
 
-weak_greenlet::weak_greenlet(const greenlet& g) noexcept : body_(g.body_) {
-  if (body_) body_->weak.fetch_add(1, std::memory_order_relaxed);
+weak_greenlet::weak_greenlet(const greenlet& g) noexcept : body_(g.body_ ? detail::hidden(g.body_) : nullptr) {
+  if (body_) g.body_->weak.fetch_add(1, std::memory_order_relaxed);
 }
 
 weak_greenlet::weak_greenlet(const weak_greenlet& other) noexcept : body_(other.body_) {
-  if (body_) body_->weak.fetch_add(1, std::memory_order_relaxed);
+  if (body_) detail::hidden(body_)->weak.fetch_add(1, std::memory_order_relaxed);
 }
 
 weak_greenlet::~weak_greenlet() {
-  if (body_) detail::weak_unref(body_);
+  if (body_) detail::weak_unref(detail::hidden(body_));
 }
 
 greenlet weak_greenlet::lock() const noexcept {
-  return body_ && detail::ref_if_any(body_) ? access::adopt(body_) : greenlet();
+  detail::body* const b = body_ ? detail::hidden(body_) : nullptr;
+  return b && detail::ref_if_any(b) ? access::adopt(b) : greenlet();
 }
 
-bool weak_greenlet::expired() const noexcept {
-  return !body_ || body_->shared.load(std::memory_order_acquire) == 0;
-}
+bool weak_greenlet::expired() const noexcept { return !body_ || detail::is_gone(detail::hidden(body_)); }
 
 }  // namespace greenlets

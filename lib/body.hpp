@@ -25,8 +25,13 @@ namespace greenlets {
 // The library's own way into handles.
 struct access {
   static detail::body* body_of(const greenlet& g) noexcept { return g.body_; }
-  static detail::body* release(greenlet&& g) noexcept { return std::exchange(g.body_, nullptr); }
+  static detail::body* release(greenlet&& g) noexcept {
+    detail::moved(g.body_, nullptr, &g);
+    return std::exchange(g.body_, nullptr);
+  }
   static greenlet adopt(detail::body* counted) noexcept { return {counted, greenlet::adopt{}}; }
+  // Of a body to itself: not counted, so nobody is told where it is.
+  static void refer(greenlet& self, detail::body* b) noexcept { self.body_ = b; }
 };
 
 namespace detail {
@@ -45,6 +50,9 @@ struct specials {
   closure unused_run;            // what `on_start` gave something better than; goes before the run begins
 
   bool hooked() const noexcept { return leave || enter; }
+  // Where a collector looks, for the callable's sake.
+  static void* operator new(std::size_t n) { return allocate_visible(n, alignof(std::max_align_t)); }
+  static void operator delete(void* p) noexcept { free_visible(p, alignof(std::max_align_t)); }
 };
 
 // There is no way back. Whether an active greenlet is the current one, its thread knows.
@@ -100,6 +108,9 @@ struct body : hot_body, body_course {
   ~body();
   body(const body&) = delete;
   body& operator=(const body&) = delete;
+  // With a collector, memory of its own.
+  static void* operator new(std::size_t size);
+  static void operator delete(void* memory) noexcept;
   void wear() noexcept { worn.store(true, std::memory_order_relaxed); }
 
   bool is(life l) const noexcept { return state.load(std::memory_order_acquire) == l; }
@@ -145,6 +156,11 @@ void count_together(body* b) noexcept;
 bool take_back(thread_record& t, body* b) noexcept;
 // Its queue has been emptied, and the reference that waited there is the caller's.
 void left_queue(body* b) noexcept;
+// Frees what it holds and not the record itself, to which others may refer. Returns its parent, whose reference is
+// the caller's to drop.
+body* bury_contents(body* b) noexcept;
+// Whether nothing refers to it any more, but weakly.
+bool is_gone(const body* b) noexcept;
 // What a weak reference is worth: counts one more reference, unless the last has gone.
 bool ref_if_any(body* b) noexcept;
 // Ends a weak reference.

@@ -3,9 +3,11 @@
 #ifndef LIB_IMPOSSIBLE_HPP
 #define LIB_IMPOSSIBLE_HPP
 
+#include <greenlet/detail/api.hpp>
+
 namespace greenlets::detail {
 
-[[noreturn]] void impossible_at(const char* what, const char* file, int line) noexcept;
+[[noreturn]] GREENLET_API void impossible_at(const char* what, const char* file, int line) noexcept;
 
 }  // namespace greenlets::detail
 

@@ -14,6 +14,7 @@
 //   * at its end, and at its thread's, a greenlet's references are counted together, and from then on by all
 //     threads alike, as they were before its start.
 #include "census.hpp"
+#include "collector.hpp"
 #include "own.hpp"
 #include "thread.hpp"
 
@@ -22,12 +23,19 @@
 namespace greenlets::detail {
 namespace {
 
+// Without what else stands in the number.
+std::ptrdiff_t counted(std::ptrdiff_t shared) noexcept { return shared & ~counts_slowly; }
+
 bool drop_one(body* b, std::ptrdiff_t now) noexcept {
   return b->shared.compare_exchange_strong(now, now - one_reference, std::memory_order_acq_rel);
 }
 
+// What waits in a queue is wanted still, though a collector sees no handle to it.
 bool mark_queued(body* b, std::ptrdiff_t now) noexcept {
-  return b->shared.compare_exchange_strong(now, now | is_queued, std::memory_order_acq_rel);
+  pin(b);
+  if (b->shared.compare_exchange_strong(now, now | is_queued, std::memory_order_acq_rel)) return true;
+  unpin(b);
+  return false;
 }
 
 // Before this thread takes a reference: if the only one waits in its queue, it has been the last.
@@ -49,6 +57,7 @@ bool give_to(thread_record& owner, body* b) noexcept {
     // The owner is ending, and gives up what is active still: it holds each while it counts it together.
     const std::lock_guard lock(b->lock);
     given = b->active_on.load(std::memory_order_acquire) != nullptr;
+    unpin(b);
     b->shared.fetch_sub(given ? one_reference + is_queued : is_queued, std::memory_order_acq_rel);
   }
   unref(owner);
@@ -66,13 +75,14 @@ bool let_go(thread_record& t, body* b) noexcept {
     return false;
   }
   if (t.wants(attention::in_hook))  // nobody can be switched to: as if another thread had dropped it
-    return !mark_queued(b, one_reference) || !give_to(t, b);
+    return !mark_queued(b, b->shared.load(std::memory_order_relaxed)) || !give_to(t, b);
   const pinned pin(t);
   unwind_one(t, b, greenlet_exit::reason::last_handle);
   if (b->dead() || references(b) > 1) return true;
   // It has swallowed its exit and switched away, and nobody has kept it. Trying again might go on
   // for ever; freeing its stack would free objects that were never destroyed.
   b->abandoned = true;
+  if (is_traced(b)) the_collector->refused(b);
   report_refusal(b);
   return false;
 }
@@ -86,12 +96,12 @@ __attribute__((noinline)) body* drop_own(thread_record& t, body* b, std::ptrdiff
     b->here.store(own - 1, std::memory_order_relaxed);
     return nullptr;
   }
-  if (shared == one_reference) return let_go(t, b) ? b : nullptr;
+  if (counted(shared) == one_reference) return let_go(t, b) ? b : nullptr;
   return drop_one(b, shared) ? nullptr : b;
 }
 
 __attribute__((noinline)) body* drop_of(thread_record& owner, body* b, std::ptrdiff_t shared) noexcept {
-  if (shared & is_queued || shared > one_reference) return drop_one(b, shared) ? nullptr : b;
+  if (shared & is_queued || counted(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
   return mark_queued(b, shared) && give_to(owner, b) ? nullptr : b;
 }
 
@@ -105,9 +115,9 @@ bool is_ours_alone(const body* b) noexcept {
 // Under the lock it is not started meanwhile, by somebody who has it from a weak reference.
 bool drop_last(body* b) noexcept {
   const std::lock_guard lock(b->lock);
-  std::ptrdiff_t now = one_reference;
-  return !b->active_on.load(std::memory_order_acquire) &&
-         b->shared.compare_exchange_strong(now, 0, std::memory_order_acq_rel);
+  std::ptrdiff_t now = b->shared.load(std::memory_order_relaxed);
+  return counted(now) == one_reference && !b->active_on.load(std::memory_order_acquire) &&
+         b->shared.compare_exchange_strong(now, now - one_reference, std::memory_order_acq_rel);
 }
 
 // Destroys what it has. User code.
@@ -160,7 +170,7 @@ GREENLET_ALWAYS_INLINE void renew(body* b) noexcept {
 
 // Nothing refers to it, and it has nothing.
 GREENLET_ALWAYS_INLINE void free_body(body* b) noexcept {
-  if (!record || b->main || !record->spare.has_room()) {
+  if (!record || b->main || is_traced(b) || !record->spare.has_room()) {
     delete b;
     return;
   }
@@ -168,9 +178,17 @@ GREENLET_ALWAYS_INLINE void free_body(body* b) noexcept {
   record->spare.give(b);
 }
 
+__attribute__((noinline)) body* bury_collected(body* b) noexcept {
+  body* const parent = the_collector->is_husk(b) ? nullptr : bury_contents(b);
+  the_collector->make_husk(b);  // for as long as there are weak references
+  weak_unref(b);
+  return parent;
+}
+
 // Frees what a body holds, whose last reference has gone. Returns its parent, whose reference the caller is to
 // drop: a loop there, and not recursion, because a chain of unstarted greenlets may be long.
 GREENLET_ALWAYS_INLINE body* bury(body* b) noexcept {
+  if (__builtin_expect(is_traced(b), 0)) return bury_collected(b);
   if (b->worn.load(std::memory_order_relaxed) || b->run) strip(b);
   if (thread_record* t = b->thread()) unref(*t);
   body* const parent = b->parent.load(std::memory_order_relaxed);
@@ -187,15 +205,33 @@ GREENLET_ALWAYS_INLINE body* bury(body* b) noexcept {
 }
 
 GREENLET_ALWAYS_INLINE body* drop_idle(body* b, std::ptrdiff_t shared) noexcept {
-  if (shared > one_reference) return drop_one(b, shared) ? nullptr : b;
+  if (counted(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
   if (!is_ours_alone(b) && !drop_last(b)) return b;
-  b->shared.store(0, std::memory_order_relaxed);
+  b->shared.store(shared & is_collected, std::memory_order_relaxed);
   return bury(b);
 }
 
 }  // namespace
 
-void ref_elsewhere(body* b) noexcept {
+body* bury_contents(body* b) noexcept {
+  strip(b);
+  if (thread_record* t = b->thread()) unref(*t);
+  body* const parent = b->parent.load(std::memory_order_relaxed);
+  b->parent.store(nullptr, std::memory_order_relaxed);
+  if (record)
+    record->count(-1);
+  else
+    census.greenlets.fetch_sub(1, std::memory_order_relaxed);
+  return parent;
+}
+
+bool is_gone(const body* b) noexcept {
+  const std::ptrdiff_t shared = b->shared.load(std::memory_order_acquire);
+  return counted(shared) == 0 || (shared & is_collected && the_collector->is_husk(b));
+}
+
+void ref_elsewhere(body* b, const void* at) noexcept {
+  if (at && is_traced(b)) placed(b, at);
   note_last(b);
   b->shared.fetch_add(one_reference, std::memory_order_relaxed);
 }
@@ -224,7 +260,7 @@ __attribute__((noinline)) void drop(body* b) noexcept {
 
 }  // namespace
 
-void unref_last(body* b) noexcept {
+void unref_last(body* b, const void* at) noexcept {
   thread_record* const t = this_thread_if_any();
   if (is_spent(t, b)) {  // as most are: what drop() does comes to a few words then
     body* const parent = b->parent.load(std::memory_order_relaxed);
@@ -234,6 +270,8 @@ void unref_last(body* b) noexcept {
     t->spare.give(b);
     if (unref_here(parent)) return;
     b = parent;
+  } else if (at && is_traced(b)) {
+    taken(b, at);
   }
   drop(b);
 }
@@ -247,7 +285,7 @@ bool take_back(thread_record& t, body* b) noexcept {
 }
 
 std::ptrdiff_t references(const body* b) noexcept {
-  return (b->shared.load(std::memory_order_acquire) & ~is_queued) / one_reference +
+  return counted(b->shared.load(std::memory_order_acquire)) / one_reference +
          static_cast<std::ptrdiff_t>(b->here.load(std::memory_order_relaxed)) - 1;
 }
 
@@ -266,14 +304,18 @@ void left_queue(body* b) noexcept {
   b->last_is_queued = false;
   b->wear();
   if (b->here.load(std::memory_order_relaxed) != 1) merge(b);  // others may have dropped what was counted in `here`
+  unpin(b);
   b->shared.fetch_sub(is_queued, std::memory_order_acq_rel);
 }
 
 bool ref_if_any(body* b) noexcept {
   std::ptrdiff_t now = b->shared.load(std::memory_order_relaxed);
   note_last(b);
-  while (now != 0)
-    if (b->shared.compare_exchange_weak(now, now + one_reference, std::memory_order_acq_rel)) return true;
+  while (counted(now) != 0)
+    if (b->shared.compare_exchange_weak(now, now + one_reference, std::memory_order_acq_rel)) {
+      if (now & is_collected) the_collector->wanted_again(b);
+      return true;
+    }
   return false;
 }
 

@@ -3,6 +3,7 @@
 #include "slab.hpp"
 
 #include "census.hpp"
+#include "collector.hpp"
 #include "fault.hpp"
 
 #include <greenlet/error.hpp>
@@ -26,12 +27,22 @@ namespace {
 // Linux 6.13, and not yet in the C library's headers.
 int install_guard(void* page, std::size_t bytes) noexcept { return madvise(page, bytes, 102 /* MADV_GUARD_INSTALL */); }
 
-constexpr std::size_t room_for_slab = (sizeof(slab) + 63) & ~std::size_t{63};
-
 bool advise_guards(char* base, std::size_t stride, unsigned slots) noexcept {
   for (unsigned i = 0; i < slots; ++i)
     if (GREENLET_MAY_FAIL(install_guard, -1, base + i * stride, page_size()) != 0) return false;
   return true;
+}
+
+void* map(std::size_t bytes) noexcept {
+  const std::size_t more = collects ? collector::alignment : 0;
+  void* const mapping = GREENLET_MAY_FAIL(mmap, MAP_FAILED, nullptr, bytes + more, PROT_READ | PROT_WRITE,
+                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (more == 0 || mapping == MAP_FAILED) return mapping;
+  char* const low = static_cast<char*>(mapping);
+  const std::size_t before = -reinterpret_cast<std::uintptr_t>(low) % more;
+  if (before != 0) munmap(low, before);
+  munmap(low + before + bytes, more - before);
+  return low + before;
 }
 
 void protect_guard(char* base, std::size_t mapped, std::size_t usable) {
@@ -51,12 +62,6 @@ std::size_t page_size() noexcept {
   return size;
 }
 
-// Tops that are a whole number of pages apart would meet in the same few lines of every cache.
-char* slab::top(unsigned slot) const noexcept {
-  const std::size_t colour = slot % 16 * 64;
-  return guard(slot) + stride - (slot == slots - 1 ? room_for_slab : 0) - colour;
-}
-
 slab* map_slab(std::size_t usable, unsigned slots, bool& advised) {
   const std::size_t page = page_size();
   const std::size_t stride = usable + 2 * page;  // the guard below; above, what the library keeps there
@@ -64,8 +69,7 @@ slab* map_slab(std::size_t usable, unsigned slots, bool& advised) {
   while (slots > 1 && stride > std::numeric_limits<std::size_t>::max() / 2 / slots) slots /= 2;
   void* mapping;
   for (;; slots /= 2) {
-    mapping = GREENLET_MAY_FAIL(mmap, MAP_FAILED, nullptr, slots * stride, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    mapping = map(slots * stride);
     if (mapping != MAP_FAILED) break;
     if (slots == 1) throw_system(errno, "mmap", usable);
   }
@@ -84,14 +88,17 @@ slab* map_slab(std::size_t usable, unsigned slots, bool& advised) {
   census.stack_places.fetch_add(slots, std::memory_order_relaxed);
   if (!advised) census.stack_protected.fetch_add(slots, std::memory_order_relaxed);
   add(census.stack_bytes, census.most_stack_bytes, slots * stride);
-  return ::new (static_cast<void*>(base + slots * stride - room_for_slab))
+  auto* const made = ::new (static_cast<void*>(base + slots * stride - slab::room_for_slab()))
       slab{base, stride, usable, slots, advised, ~std::uint64_t{0} >> (slab::most - slots), nullptr, nullptr};
+  if (collects) the_collector->mapped(made);
+  return made;
 }
 
 void unmap_slab(slab* s) noexcept {
   census.stack_places.fetch_sub(s->slots, std::memory_order_relaxed);
   if (!s->advised) census.stack_protected.fetch_sub(s->slots, std::memory_order_relaxed);
   census.stack_bytes.fetch_sub(s->slots * s->stride, std::memory_order_relaxed);
+  if (collects) return the_collector->unmap(s);
   munmap(s->base, s->slots * s->stride);
 }
 

@@ -22,9 +22,16 @@ struct slab {
   slab* next;
 
   char* guard(unsigned slot) const noexcept { return base + slot * stride; }
-  char* top(unsigned slot) const noexcept;
+  // Tops that are a whole number of pages apart would meet in the same few lines of every cache.
+  char* top(unsigned slot) const noexcept {
+    const std::size_t colour = slot % 16 * 64;
+    return guard(slot) + stride - (slot == slots - 1 ? room_for_slab() : 0) - colour;
+  }
+  static constexpr std::size_t room_for_slab() noexcept;
   std::uint64_t all() const noexcept { return ~std::uint64_t{0} >> (most - slots); }
 };
+
+constexpr std::size_t slab::room_for_slab() noexcept { return (sizeof(slab) + 63) & ~std::size_t{63}; }
 
 std::size_t page_size() noexcept;
 

@@ -3,8 +3,8 @@
 #include "stack.hpp"
 
 #include "census.hpp"
+#include "collector.hpp"
 #include "fault.hpp"
-#include "slab.hpp"
 
 #include <limits>
 #include <new>
@@ -17,8 +17,8 @@ namespace {
 stack* make_stack(slab& home, machine::entry call, void* argument, machine::shared& s) noexcept {
   const auto slot = static_cast<unsigned>(__builtin_ctzll(home.free));
   home.free &= ~(std::uint64_t{1} << slot);
-  char* const at = home.top(slot) - ((sizeof(stack) + 63) & ~std::size_t{63});
-  auto* const made = ::new (static_cast<void*>(at)) stack{};
+  auto* const made = ::new (static_cast<void*>(stack_of(home, slot))) stack{};
+  char* const at = reinterpret_cast<char*>(made);
   made->home = &home;
   made->slot = slot;
   made->usable = home.usable;
@@ -39,6 +39,7 @@ std::size_t round_stack_size(std::size_t bytes) {
   if (bytes < least_stack_size || bytes > std::numeric_limits<std::size_t>::max() / 2)
     throw std::invalid_argument("greenlets::attributes: a stack of " + std::to_string(bytes) +
                                 " bytes cannot be; the least is " + std::to_string(least_stack_size));
+  if (collects && bytes < collector::least_stack_size) bytes = collector::least_stack_size;
   return (bytes + page - 1) / page * page;
 }
 

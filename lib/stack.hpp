@@ -12,14 +12,13 @@
 #define LIB_STACK_HPP
 
 #include "arch/machine.hpp"
+#include "slab.hpp"
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 namespace greenlets::detail {
-
-struct slab;
 
 struct stack {
   machine::context parked;  // where its next greenlet begins
@@ -32,6 +31,11 @@ struct stack {
   char* low() noexcept;
   machine::place place() noexcept { return {parked, fiber}; }
 };
+
+// The one in that place of a slab, which need not be there.
+inline stack* stack_of(const slab& home, unsigned slot) noexcept {
+  return reinterpret_cast<stack*>(home.top(slot) - ((sizeof(stack) + 63) & ~std::size_t{63}));
+}
 
 constexpr std::size_t default_stack_size = 256 * 1024;
 constexpr std::size_t least_stack_size = 16 * 1024;

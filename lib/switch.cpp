@@ -102,6 +102,7 @@ void enter_slowly(thread_record& t) {
   if (t.wants(attention::in_hook)) return;
   const pinned pin(t);
   if (t.wants(attention::dropped)) flush_dropped(t);
+  if (t.wants(attention::condemned)) flush_condemned(t);
   if (t.exited.load(std::memory_order_relaxed)) return;
   body* const self = t.running();
   if (t.wants(attention::forced) && self == t.main) {

@@ -3,6 +3,7 @@
 #include "thread.hpp"
 
 #include "census.hpp"
+#include "collector.hpp"
 #include "fault.hpp"
 #include "overflow.hpp"
 #include "threads.hpp"
@@ -57,6 +58,7 @@ hot_thread no_record{{attention::nobody}, {nullptr}, nullptr};
 void set_record(thread_record* t) noexcept {
   record = t;
   hot_thread_v1 = t ? t : &no_record;
+  if (collects) the_collector->uses(t);
 }
 
 thread_record* first = nullptr;  // of the list of all records
@@ -67,6 +69,7 @@ __thread thread_record* record = nullptr;
 
 thread_record& first_use() {
   const pthread_key_t key = exit_key();
+  if (collects) the_collector->attach();
   auto* const made = new thread_record;
   // The allocator is user code, which may have used the library meanwhile: t/hard_allocation.cpp.
   if (record) {

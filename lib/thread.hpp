@@ -47,6 +47,7 @@ constexpr std::uint32_t received = 1024;  // a C function has an exit that it re
 constexpr std::uint32_t nobody = 2048;  // the thread has no record
 constexpr std::uint32_t signal_stack = 4096;  // it is to have one of its own
 constexpr std::uint32_t ending = 8192;  // its greenlets are being unwound, or have been
+constexpr std::uint32_t condemned = 16384;  // a collector has found greenlets of ours that nothing can reach
 // Those for which only inline code has to make way.
 constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests | received | ending;
 }  // namespace attention
@@ -290,6 +291,10 @@ void drop_waiting(thread_record& t) noexcept;
 bool take_dropped(thread_record& t, body* b) noexcept;
 // Unwinds what other threads have dropped.
 void flush_dropped(thread_record& t) noexcept;
+
+// collected.cpp
+// Unwinds what a collector has found.
+void flush_condemned(thread_record& t) noexcept;
 
 // unraisable.cpp
 void report_unraisable(body* b, std::exception_ptr e) noexcept;

@@ -2,6 +2,7 @@
 // A thread's end: every greenlet of it is unwound, on it, before it can be joined.
 #include <greenlet/thread.hpp>
 
+#include "collector.hpp"
 #include "own.hpp"
 #include "thread.hpp"
 
@@ -87,7 +88,7 @@ void survive(thread_record& t, body* self) noexcept {
 }
 
 bool is_in_use(thread_record& t, body* self) noexcept {
-  return t.active || t.wants(attention::dropped) || !t.at_unwind.empty() || has_own(t, t.main) || has_own(t, self);
+  return t.active || t.wants(attention::dropped | attention::condemned) || !t.at_unwind.empty() || has_own(t, t.main) || has_own(t, self);
 }
 
 }  // namespace
@@ -102,6 +103,7 @@ void unwind(thread_record& t) noexcept {
   if (self != t.main) unlist(t, self);  // the one who has asked for it goes on
   for (; t.unwinding <= most_rounds && is_in_use(t, self); ++t.unwinding) {
     flush_dropped(t);
+    flush_condemned(t);
     while (body* b = next_of_round(t, t.unwinding)) {
       b->kills = t.unwinding;
       ref(b);
@@ -152,8 +154,10 @@ void leave_survivor(thread_record& t, parcel&& result) noexcept {
 }
 
 void exit_thread(thread_record& t) noexcept {
+  if (collects) the_collector->attach();  // it may have taken its leave of this thread already
   come_back_to_main(t);
   unwind(t);
+  if (collects) the_collector->detach();
 }
 
 }  // namespace greenlets::detail

@@ -28,6 +28,7 @@ run() {
   program=${1%.*}
   libs=$builddir/lib/libgreenlet.la
   ! grep -q '#include <greenlet/hub' "$1" || libs="$builddir/lib/libgreenlet-hub.la $libs"
+  ! grep -q '#include <greenlet/gc' "$1" || libs="$builddir/lib/libgreenlet-gc.la $libs"
   case $1 in *.c) tag=CC compiler=$CC libs="$libs $static_libs" ;; *) tag=CXX compiler=$CXX ;; esac
   compile "$1" "$program.o" || return 1
   "$builddir/libtool" --quiet --tag=$tag --mode=link $compiler $CXXFLAGS $common -o "$program" "$program.o" $libs || return 1

@@ -49,6 +49,7 @@ link() {
   case $1.$2 in
     *.greenlet* | *.GREENLET*) echo "$2" ;;
     hub*) echo "greenlet_hub_$2" ;;
+    gc*) echo "greenlet_gc_$2" ;;
     *) echo "greenlet_$2" ;;
   esac
 }
@@ -69,9 +70,10 @@ while read -r kind scope name; do
       done
       test -n "$found" || complain "$name is in no page"
       continue ;;
-    *:- | *:c | *:hub) of=$name in=$scope ;;
+    *:- | *:c | *:hub | *:gc) of=$name in=$scope ;;
     function:greenlet) of=$name in=- ;;
     *:hub.*) of=${scope#hub.} in=hub ;;
+    *:gc.*) of=${scope#gc.} in=gc ;;
     *:c.*) of=${scope#c.} in=c; case $of in *_t) ;; *) of=${of}_t ;; esac ;;
     *) of=$scope in=- ;;
   esac
@@ -132,6 +134,7 @@ for page in $manuals; do
   for name in $(sed -n 's/^\.[XI][rt] \(Xr \)\{0,1\}\([a-z_-]*greenlet[a-z_-]*\) [37].*/\2/p' "$srcdir/$page"); do
     grep -q "^$name " "$work/all" || case $name in
       *greenlet[_-]hub*) case $manuals in *hub*) complain "$page refers to $name, which is no page" ;; esac ;;
+      *greenlet[_-]gc*) case $manuals in *greenlet-gc*) complain "$page refers to $name, which is no page" ;; esac ;;
       *) complain "$page refers to $name, which is no page" ;;
     esac
   done

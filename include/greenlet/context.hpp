@@ -158,7 +158,7 @@ class context_var {
   /// With the value that it has wherever it is not set.
   template <class U>
   context_var(std::string name, U&& fallback)
-      : name_(std::move(name)), fallback_(std::make_shared<const T>(std::forward<U>(fallback))) {}
+      : name_(std::move(name)), fallback_(detail::make_visible<T>(std::forward<U>(fallback))) {}
   context_var(const context_var&) = delete;
   context_var& operator=(const context_var&) = delete;
 
@@ -189,7 +189,7 @@ class context_var {
   /// use; nothing has changed then.
   template <class U = T>
   token set(U&& value) {
-    token t(key_, std::make_shared<const T>(std::forward<U>(value)));
+    token t(key_, detail::make_visible<T>(std::forward<U>(value)));
     t.context_ = detail::exchange_variable(key_, t.value_);
     return t;
   }

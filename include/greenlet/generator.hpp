@@ -150,7 +150,7 @@ class generator {
   explicit generator(F&& f) : generator(attributes(), std::forward<F>(f)) {}
   /// With a stack size or a name; the parent there does not matter.
   template <class F, class D = std::decay_t<F>, class = std::enable_if_t<std::is_invocable_v<D&, sink&>>>
-  generator(attributes with, F&& f) : state_(std::make_shared<detail::generator_slot<T>>()) {
+  generator(attributes with, F&& f) : state_(detail::make_visible<detail::generator_slot<T>>()) {
     with.parent(main_greenlet());
     state_->function = greenlet(with, [s = state_, f = D(std::forward<F>(f))]() mutable {
       const detail::generator_scope scope(*s);

@@ -87,25 +87,27 @@ class GREENLET_API greenlet {
             class = std::enable_if_t<!std::is_same_v<D, greenlet> && !std::is_same_v<D, attributes> &&
                                      detail::is_runnable<F>>>
   explicit greenlet(F&& run)
-      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr)) {}
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, this)) {}
 
   /// The same with a given parent, of any thread; an empty one means the current greenlet.
   template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   greenlet(F&& run, const greenlet& parent)
-      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), &parent)) {}
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), &parent, this)) {}
 
   /// The same with attributes. Throws also: std::invalid_argument for a stack size that cannot be.
   template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   greenlet(const attributes& with, F&& run)
-      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, with)) {}
+      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, with, this)) {}
 
   /// Nothing to run yet: set_run() gives it. Until then a switch is error(no_run).
-  explicit greenlet(const attributes& with) : body_(detail::new_body({}, nullptr, with)) {}
+  explicit greenlet(const attributes& with) : body_(detail::new_body({}, nullptr, with, this)) {}
 
   greenlet(const greenlet& other) noexcept : body_(other.body_) {
-    if (body_) detail::ref(body_);
+    if (body_) detail::ref(body_, this);
   }
-  greenlet(greenlet&& other) noexcept : body_(std::exchange(other.body_, nullptr)) {}
+  greenlet(greenlet&& other) noexcept : body_(std::exchange(other.body_, nullptr)) {
+    detail::moved(body_, this, &other);
+  }
   /// Switches: dropping the old greenlet may unwind it, as the destructor does; it is dropped
   /// last, when the handle already refers to the new one.
   greenlet& operator=(const greenlet& other) noexcept {
@@ -120,9 +122,13 @@ class GREENLET_API greenlet {
   /// greenlet of this thread; control comes back when it has finished. Nothing that it throws
   /// gets here: what is not a greenlet_exit goes to the unraisable handler. Thread: any.
   ~greenlet() {
-    if (body_) detail::unref(body_);
+    if (body_) detail::unref(body_, this);
   }
-  void swap(greenlet& other) noexcept { std::swap(body_, other.body_); }
+  void swap(greenlet& other) noexcept {
+    std::swap(body_, other.body_);
+    detail::moved(body_, this, &other);
+    detail::moved(other.body_, &other, this);
+  }
 
   /// Switches to the greenlet and sends it the arguments: nothing, an object, or several (as a
   /// std::tuple of the decayed types). Returns what somebody, not necessarily that greenlet,
@@ -271,7 +277,7 @@ class GREENLET_API greenlet {
   friend struct access;  // the library's own way in
 
   struct adopt {};
-  greenlet(detail::body* counted, adopt) noexcept : body_(counted) {}
+  greenlet(detail::body* counted, adopt) noexcept : body_(counted) { detail::moved(body_, this, nullptr); }
 
   detail::body* body_ = nullptr;
 };

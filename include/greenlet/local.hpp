@@ -13,10 +13,13 @@
 #define GREENLET_LOCAL_HPP
 
 #include <greenlet/detail/api.hpp>
+#include <greenlet/detail/collected.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <new>
 #include <type_traits>
 #include <utility>
 
@@ -32,6 +35,11 @@ struct local_value {
   unsigned round = 0;            // of its greenlet's end, in which it was made; 0 before
 
   explicit local_value(void (*d)(local_value*) noexcept) noexcept : destroy(d) {}
+
+  static void* operator new(std::size_t n) { return allocate_visible(n, alignof(std::max_align_t)); }
+  static void* operator new(std::size_t n, std::align_val_t a) { return allocate_visible(n, static_cast<std::size_t>(a)); }
+  static void operator delete(void* p) noexcept { free_visible(p, alignof(std::max_align_t)); }
+  static void operator delete(void* p, std::align_val_t a) noexcept { free_visible(p, static_cast<std::size_t>(a)); }
 };
 
 GREENLET_API std::uint64_t new_key() noexcept;

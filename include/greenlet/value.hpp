@@ -7,6 +7,7 @@
 #define GREENLET_VALUE_HPP
 
 #include <greenlet/detail/api.hpp>
+#include <greenlet/detail/collected.hpp>
 #include <greenlet/exit.hpp>
 
 #include <cstddef>
@@ -29,7 +30,10 @@ namespace detail {
 
 // Room for three words in place; what is larger lives in a box.
 union value_storage {
-  void* box;
+  struct {
+    void* box;
+    void* pin;  // what keeps it where a collector does not look; null without one
+  } boxed;
   alignas(void*) unsigned char bytes[3 * sizeof(void*)];
 
   // Copied word by word as it was written: a processor waits when it is to load more than one store has stored.
@@ -76,6 +80,8 @@ struct alignas(8) value_ops {
   bool in_place;
   unsigned char words;                       // of the storage that it uses
   void (*destroy)(value_storage&) noexcept;  // null where that does nothing
+  // With a collector, when it has been moved; null where that is nothing. Then `words` is more than 1.
+  void (*moved)(value_storage& to, value_storage& from) noexcept;
 };
 
 template <class T>
@@ -84,13 +90,17 @@ struct value_ops_of {
     if constexpr (fits_in_place<T>)
       return std::launder(reinterpret_cast<T*>(s.bytes));
     else
-      return static_cast<T*>(s.box);
+      return static_cast<T*>(s.boxed.box);
   }
   // Puts an object there.
   template <class U>
   static void make(value_storage& s, U&& from) {
     if constexpr (!fits_in_place<T>) {
-      s.box = new T(std::forward<U>(from));
+      s.boxed.pin = nullptr;
+      if (__builtin_expect(!collects, 1))
+        s.boxed.box = new T(std::forward<U>(from));
+      else
+        make_box(s, std::forward<U>(from));
     } else if constexpr (sizeof(T) < sizeof(void*) && std::is_trivially_copyable_v<T>) {
       // A whole word, for it will be loaded as one.
       const T object(std::forward<U>(from));
@@ -99,19 +109,43 @@ struct value_ops_of {
       std::memcpy(s.bytes, &word, sizeof word);
     } else {
       // Whole words are copied, which an object need not fill; the compiler is to take them for written.
-      if constexpr (sizeof(T) > sizeof(void*)) __asm__("" : "=m"(s.bytes));
+      if constexpr (words > 1) __asm__("" : "=m"(s.bytes));
       ::new (static_cast<void*>(s.bytes)) T(std::forward<U>(from));
     }
   }
   static void destroy(value_storage& s) noexcept {
-    if constexpr (fits_in_place<T>)
+    if constexpr (fits_in_place<T>) {
       object(s)->~T();
-    else
+    } else if (__builtin_expect(!collects, 1)) {
       delete object(s);
+    } else {
+      object(s)->~T();
+      free_box(s.boxed.box, s.boxed.pin);
+    }
   }
-  static constexpr unsigned char words = fits_in_place<T> ? (sizeof(T) + sizeof(void*) - 1) / sizeof(void*) : 1;
+  template <class U>
+  static void make_box(value_storage& s, U&& from) {
+    void* const room = allocate_box(sizeof(T), alignof(T));
+    try {
+      s.boxed.box = ::new (room) T(std::forward<U>(from));
+    } catch (...) {
+      free_box(room, nullptr);
+      throw;
+    }
+    place_box(s.boxed.box, s.boxed.pin, &s);
+  }
+  static void moved(value_storage& to, value_storage& from) noexcept {
+    if constexpr (fits_in_place<T>)
+      relocate(*object(to), *object(from));
+    else
+      place_box(to.boxed.box, to.boxed.pin, &to);
+  }
+  static constexpr bool move_matters = !fits_in_place<T> || relocation<T>::matters;
+  static constexpr unsigned char words_in_place = (sizeof(T) + sizeof(void*) - 1) / sizeof(void*);
+  static constexpr unsigned char words = !move_matters ? words_in_place : fits_in_place<T> && words_in_place == 3 ? 3 : 2;
   static constexpr value_ops ops{&typeid(T), fits_in_place<T>, words,
-                                 fits_in_place<T> && std::is_trivially_destructible_v<T> ? nullptr : &destroy};
+                                 fits_in_place<T> && std::is_trivially_destructible_v<T> ? nullptr : &destroy,
+                                 move_matters ? &moved : nullptr};
 };
 
 // A thrown greenlet_exit that became a value: the exception object itself is kept.
@@ -223,7 +257,9 @@ class GREENLET_API value {
 
   void take_from(value& other) noexcept {
     ops_ = std::exchange(other.ops_, nullptr);
-    if (ops_) storage_.copy(other.storage_, ops_->words);
+    if (!ops_) return;
+    storage_.copy(other.storage_, ops_->words);
+    if (__builtin_expect(detail::collects, 0) && ops_->moved) ops_->moved(storage_, other.storage_);
   }
 
   bool is_thrown() const noexcept;
@@ -237,7 +273,7 @@ class GREENLET_API value {
     // By type_info and not by the address of ops_: another shared object has its own ops.
     if (ops_ == &detail::value_ops_of<T>::ops) return detail::value_ops_of<T>::object(storage_);
     if (*ops_->type == typeid(T))
-      return ops_->in_place ? std::launder(reinterpret_cast<T*>(storage_.bytes)) : static_cast<T*>(storage_.box);
+      return ops_->in_place ? std::launder(reinterpret_cast<T*>(storage_.bytes)) : static_cast<T*>(storage_.boxed.box);
     return nullptr;
   }
 

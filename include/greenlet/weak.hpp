@@ -29,7 +29,7 @@ class GREENLET_API weak_greenlet {
   bool expired() const noexcept;
 
  private:
-  detail::body* body_ = nullptr;
+  detail::body* body_ = nullptr;  // hidden from a collector, when there is one
 };
 
 }  // namespace greenlets

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Greenlets in C: made, counted, in their tree, described; and what C++ sees of them.
+#include "collector.hpp"
 #include "record.hpp"
 
 #include <greenlet/attributes.hpp>
@@ -14,11 +15,18 @@ namespace greenlets {
 
 greenlet_t* c_pointer(const greenlet& g) noexcept { return detail::c_pointer(access::body_of(g)); }
 
-greenlet_t* to_c(greenlet&& g) noexcept { return detail::c_pointer(access::release(std::move(g))); }
+greenlet_t* to_c(greenlet&& g) noexcept {
+  detail::body* const b = access::release(std::move(g));
+  detail::moved(b, detail::of_c, nullptr);
+  return detail::c_pointer(b);
+}
 
 greenlet from_c(greenlet_t* g) noexcept { return g ? detail::body_of(g)->self : greenlet(); }
 
-greenlet adopt_from_c(greenlet_t* g) noexcept { return access::adopt(detail::body_of(g)); }
+greenlet adopt_from_c(greenlet_t* g) noexcept {
+  detail::moved(detail::body_of(g), nullptr, detail::of_c);
+  return access::adopt(detail::body_of(g));
+}
 
 namespace detail {
 namespace {
@@ -37,7 +45,7 @@ const greenlet_attributes_t& checked(const greenlet_attributes_t& with) {
 greenlet_t* make(c_callable&& callable, greenlet_t* parent, const attributes* with, std::unique_ptr<specials> special) {
   closure run = make_closure_of(std::move(callable));
   const greenlet* const above = parent ? &handle_of(parent) : nullptr;
-  body* const made = with ? new_body(std::move(run), above, *with) : new_body(std::move(run), above);
+  body* const made = with ? new_body(std::move(run), above, *with, of_c) : new_body(std::move(run), above, of_c);
   if (special) made->wear();
   made->special = std::move(special);  // nobody else knows of it yet
   return c_pointer(made);
@@ -59,9 +67,10 @@ thread_record* here() {
   guarded([&] {
     thread_record& t = this_thread();
     // Not enter(), which may throw what is held: asking who runs must not fail of that.
-    if (t.wants(attention::dropped)) {
+    if (t.wants(attention::dropped | attention::condemned)) {
       const pinned pin(t);
       flush_dropped(t);
+      flush_condemned(t);
     }
     result = &this_thread();  // another, when what ran meanwhile has ended the first
   });
@@ -109,12 +118,12 @@ int greenlet_reset_run(greenlet_t* g) {
 int greenlet_has_run(const greenlet_t* g) { return g && body_of(g)->self.has_run(); }
 
 greenlet_t* greenlet_ref(greenlet_t* g) {
-  if (g) ref(body_of(g));
+  if (g) ref(body_of(g), of_c);
   return g;
 }
 
 void greenlet_unref(greenlet_t* g) {
-  if (g) unref(body_of(g));
+  if (g) unref(body_of(g), of_c);
 }
 
 greenlet_t* greenlet_current() {

@@ -5,6 +5,7 @@
 
 #include <greenlet/detail/api.hpp>
 #include <greenlet/detail/closure.hpp>
+#include <greenlet/detail/collected.hpp>
 
 #include <exception>
 #include <functional>
@@ -22,9 +23,9 @@ struct body;  // the library's record of one greenlet
 // What attributes::on_start() is given, with its type erased.
 using start_resolver = std::function<closure(const greenlet&)>;
 
-// The parent, when there is none or it is empty, is the current greenlet.
-GREENLET_API body* new_body(closure&& run, const greenlet* parent);
-GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes& with);
+// The parent, when there is none or it is empty, is the current greenlet. `at` is where the handle will be.
+GREENLET_API body* new_body(closure&& run, const greenlet* parent, const void* at);
+GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes& with, const void* at);
 GREENLET_API value switch_to(const greenlet& target, value&& sent);
 GREENLET_API value throw_in(const greenlet& target, std::exception_ptr thrown);
 GREENLET_API value switch_to_parent(value&& sent);
@@ -47,6 +48,13 @@ GREENLET_API void set_waker(void (*wake)(void*), void* data);
 // Several objects that are sent lie in place where each of them would.
 template <class... T>
 inline constexpr bool moves_silently<std::tuple<T...>> = (moves_silently<T> && ...);
+template <class... T>
+struct relocation<std::tuple<T...>> {
+  static constexpr bool matters = (relocation<T>::matters || ...);
+  static void moved(std::tuple<T...>& to, std::tuple<T...>& from) noexcept {
+    std::apply([&](T&... there) { std::apply([&](T&... here) { (relocate(there, here), ...); }, from); }, to);
+  }
+};
 
 inline value pack() noexcept { return {}; }
 template <class A>

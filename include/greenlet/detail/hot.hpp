@@ -45,9 +45,13 @@ struct exception_state {
 
 struct hot_thread;
 
-// Of hot_body::shared. The lowest bit says that the body waits in its thread's queue, which holds a reference.
+// Of hot_body::shared. The lowest bit says that the body waits in its thread's queue, which holds a reference; the
+// next, that a collector owns its memory, so that where a handle lies matters (collected.hpp). With either, all
+// counting is the library's.
 constexpr std::ptrdiff_t is_queued = 1;
-constexpr std::ptrdiff_t one_reference = 2;
+constexpr std::ptrdiff_t is_collected = 2;
+constexpr std::ptrdiff_t counts_slowly = is_queued | is_collected;
+constexpr std::ptrdiff_t one_reference = 4;
 
 // The beginning of every body.
 struct hot_body {
@@ -56,7 +60,7 @@ struct hot_body {
   std::atomic<body*> parent{nullptr};
   exception_state exceptions;  // while suspended; else empty
   // The references that its thread has taken while it is active, and not dropped, and one. Only that thread
-  // touches it, so it counts without a locked instruction. All others are in `shared`, counted in twos.
+  // touches it, so it counts without a locked instruction. All others are in `shared`, counted in fours.
   std::atomic<std::size_t> here{1};
   std::atomic<std::ptrdiff_t> shared{one_reference};
 };
@@ -102,22 +106,23 @@ GREENLET_ALWAYS_INLINE void exchange_exceptions(hot_thread* t, hot_body* from, h
   to->exceptions = exception_state();
 }
 
-GREENLET_API void ref_elsewhere(body* b) noexcept;
-GREENLET_API void unref_last(body* b) noexcept;  // perhaps
+// `at` is where the handle is that refers to it; null: the library's own reference, of which a collector knows.
+GREENLET_API void ref_elsewhere(body* b, const void* at) noexcept;
+GREENLET_API void unref_last(body* b, const void* at) noexcept;  // perhaps
 
 // Takes a reference that this thread counts apart. Returns false when it does not.
 inline bool ref_here(body* b) noexcept {
   auto* const hot = reinterpret_cast<hot_body*>(b);
   if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1 ||
-                           hot->shared.load(std::memory_order_relaxed) & is_queued,
+                           hot->shared.load(std::memory_order_relaxed) & counts_slowly,
                        0))
     return false;
   hot->here.store(hot->here.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   return true;
 }
 
-inline void ref(body* b) noexcept {
-  if (!ref_here(b)) ref_elsewhere(b);
+inline void ref(body* b, const void* at = nullptr) noexcept {
+  if (!ref_here(b)) ref_elsewhere(b, at);
 }
 
 // Drops a reference that this thread has counted apart. Returns false when there is none, or it may be the last.
@@ -125,13 +130,13 @@ inline bool unref_here(body* b) noexcept {
   auto* const hot = reinterpret_cast<hot_body*>(b);
   if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1, 0)) return false;
   const std::size_t count = hot->here.load(std::memory_order_relaxed);
-  if (__builtin_expect(count == 1 || hot->shared.load(std::memory_order_relaxed) & is_queued, 0)) return false;
+  if (__builtin_expect(count == 1 || hot->shared.load(std::memory_order_relaxed) & counts_slowly, 0)) return false;
   hot->here.store(count - 1, std::memory_order_relaxed);
   return true;
 }
 
-inline void unref(body* b) noexcept {
-  if (!unref_here(b)) unref_last(b);
+inline void unref(body* b, const void* at = nullptr) noexcept {
+  if (!unref_here(b)) unref_last(b, at);
 }
 
 #ifdef __LP64__

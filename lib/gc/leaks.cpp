@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+// What has been found, for people.
+#include "finding.hpp"
+
+#include "../immortal.hpp"
+
+#include <greenlet/unraisable.hpp>
+
+#include <cstdlib>
+#include <cxxabi.h>
+#include <dlfcn.h>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <ostream>
+#include <sstream>
+
+namespace greenlets::gc {
+namespace detail {
+namespace {
+
+struct noted {
+  std::mutex lock;
+  std::vector<leak> all;
+};
+
+greenlets::detail::immortal<noted> noted_leaks;
+
+std::vector<void*> frames_of(const entry& e) {
+  std::vector<void*> frames;
+  for (void** at = e.made_at; at && *at; ++at) frames.push_back(*at);
+  return frames;
+}
+
+leak describe(const entry& e, body* b) {
+  leak l;
+  l.id = b->id;
+  l.name = b->self.name();
+  const greenlet parent = b->self.parent();
+  l.parent = parent.id();
+  l.parent_name = parent.name();
+  l.age = std::chrono::nanoseconds(now_ns() - e.made);
+  l.created_at = frames_of(e);
+  l.suspended_at = b->where.pc;
+  l.stack_bytes = b->self.stack().used;
+  return l;
+}
+
+std::string demangled(const char* name) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(name, nullptr, nullptr, &status), std::free);
+  return status == 0 ? text.get() : name;
+}
+
+std::string place(void* address) {
+  std::ostringstream text;
+  text << address;
+  Dl_info info;
+  if (dladdr(address, &info) && info.dli_fname) {
+    text << " in " << info.dli_fname;
+    if (info.dli_sname) {
+      text << ": " << demangled(info.dli_sname) << "+0x" << std::hex << static_cast<char*>(address) - static_cast<char*>(info.dli_saddr);
+    } else {
+      text << "+0x" << std::hex << static_cast<char*>(address) - static_cast<char*>(info.dli_fbase);
+    }
+  }
+  return text.str();
+}
+
+}  // namespace
+
+void note_leak(const entry& e, body* b) noexcept {
+  try {
+    leak l = describe(e, b);
+    {
+      const std::lock_guard guard(noted_leaks.value.lock);
+      auto& all = noted_leaks.value.all;
+      if (all.size() >= most_leaks) all.erase(all.begin(), all.begin() + most_leaks / 2);
+      all.push_back(l);
+    }
+    if (chosen.told) chosen.told(l);
+  } catch (...) {
+    greenlets::report_unraisable(b->self, std::current_exception());
+  }
+}
+
+}  // namespace detail
+
+std::vector<leak> leaks() {
+  const std::lock_guard guard(detail::noted_leaks.value.lock);
+  return detail::noted_leaks.value.all;
+}
+
+void write_leaks(std::ostream& out) {
+  const std::vector<leak> all = leaks();
+  out << all.size() << (all.size() == 1 ? " greenlet was" : " greenlets were") << " found suspended, and nothing can switch to "
+      << (all.size() == 1 ? "it" : "them") << '\n';
+  for (const leak& l : all) {
+    out << "greenlet " << l.id;
+    if (!l.name.empty()) out << " \"" << l.name << '"';
+    out << ", made " << std::chrono::duration_cast<std::chrono::milliseconds>(l.age).count() << " ms before; its parent is "
+        << l.parent;
+    if (!l.parent_name.empty()) out << " \"" << l.parent_name << '"';
+    out << "; " << l.stack_bytes << " bytes of stack\n";
+    if (l.suspended_at) out << "  suspended at " << detail::place(l.suspended_at) << '\n';
+    for (void* frame : l.created_at) out << "  made at " << detail::place(frame) << '\n';
+  }
+}
+
+}  // namespace greenlets::gc

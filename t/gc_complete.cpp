@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: MIT
+// What nothing can reach is found, on every way that it can hang together, and unwound on its own thread.
+#include "gc_testing.hpp"
+
+#include <thread>
+
+using namespace gc_testing;
+
+namespace {
+
+const enabling on;
+
+std::atomic<int> destroyed{0};
+std::atomic<int> damaged{0};
+std::atomic<int> elsewhere{0};
+
+// On a stack: looks at an object of the collected heap when it goes.
+struct looks {
+  witness* const object = make_witness();
+  const std::thread::id thread = std::this_thread::get_id();
+  ~looks() {
+    ++destroyed;
+    if (!object->intact()) ++damaged;
+    if (std::this_thread::get_id() != thread) ++elsewhere;
+  }
+};
+
+struct numbers {
+  numbers() { destroyed = damaged = elsewhere = 0; }
+  ~numbers() {
+    for (int i = 0; i < 2; ++i) collect_twice();  // the dead are freed by the next
+    CHECK(damaged == 0);
+    CHECK(elsewhere == 0);
+  }
+};
+
+// Of so many, conservative scanning may keep this many.
+int most_kept(int n) { return n / 100 + 1; }
+
+void check_found(int n) {
+  CHECK(destroyed >= n - most_kept(n));
+  CHECK(destroyed <= n);
+}
+
+// In these the last references to a cycle are made and left, so that they are in no frame of the test's.
+
+__attribute__((noinline)) void leave_self(int n) {
+  for (int i = 0; i < n; ++i) {
+    greenlet g([] {
+      const greenlet self = current();
+      const looks here;
+      switch_to_parent();
+    });
+    g.switch_to();
+  }
+}
+
+__attribute__((noinline)) void leave_ring(int n) {
+  std::vector<greenlet> ring;
+  for (int i = 0; i < n; ++i)
+    ring.emplace_back([](const greenlet& next) {
+      const greenlet neighbour = next;
+      const looks here;
+      switch_to_parent();
+    });
+  for (int i = 0; i < n; ++i) {
+    greenlet next = ring[static_cast<std::size_t>((i + 1) % n)];
+    ring[static_cast<std::size_t>(i)].switch_to(std::move(next));
+  }
+}
+
+__attribute__((noinline)) void run(void (*f)(int), int n) {
+  f(n);
+  wipe_stack();
+}
+
+}  // namespace
+
+TEST_CASE("B33: a greenlet that only its own stack refers to is found, and unwound with greenlet_exit") {
+  const numbers check;
+  run([](int) {
+    greenlet g([] {
+      const greenlet self = current();
+      const looks here;
+      try {
+        switch_to_parent();
+      } catch (const greenlet_exit& e) {
+        CHECK(e.why == greenlet_exit::reason::collected);
+        throw;
+      }
+    });
+    g.switch_to();
+  }, 1);
+  const gc::collection c = collect_twice();
+  CHECK(c.found == 1);
+  CHECK(c.unwound == 1);
+  CHECK(destroyed == 1);
+}
+
+TEST_CASE("10,000 that hold themselves are found, but for less than one in a hundred") {
+  const numbers check;
+  const gc::statistics_t before = gc::statistics();
+  run(&leave_self, 10000);
+  collect_twice();
+  check_found(10000);
+  const gc::statistics_t after = gc::statistics();
+  MESSAGE("10,000 self-references: found ", after.found - before.found, ", kept ", 10000 - destroyed);
+  CHECK(after.unwound - before.unwound == static_cast<std::size_t>(destroyed));
+  leave_self(0);
+  collect_twice();
+}
+
+TEST_CASE("two that hold each other, and rings of 1,000, are found") {
+  const numbers check;
+  for (int i = 0; i < 200; ++i) run(&leave_ring, 2);
+  collect_twice();
+  check_found(400);
+  run(&leave_ring, 1000);
+  collect_twice();
+  CHECK(destroyed >= 1400 - most_kept(400));
+}
+
+TEST_CASE("a cycle through a callable that has not been run is freed") {
+  const numbers check;
+  const std::size_t before = counts().greenlets;
+  run([](int n) {
+    for (int i = 0; i < n; ++i) {
+      greenlet g{attributes()};
+      g.set_run([g, held = std::make_shared<looks>()] {});
+    }
+  }, 100);
+  collect_twice();
+  check_found(100);
+  collect_twice();
+  CHECK(counts().greenlets - before <= static_cast<std::size_t>(most_kept(100)));
+}
+
+TEST_CASE("a cycle through the callable of one that runs is found") {
+  const numbers check;
+  run([](int n) {
+    for (int i = 0; i < n; ++i) {
+      greenlet g{attributes()};
+      g.set_run([g] {
+        const looks here;
+        switch_to_parent();
+      });
+      g.switch_to();
+    }
+  }, 100);
+  collect_twice();
+  check_found(100);
+}
+
+TEST_CASE("a cycle through a queue in the collected heap is found") {
+  const numbers check;
+  using waiting = std::vector<greenlet, gc::allocator<greenlet>>;
+  run([](int n) {
+    for (int i = 0; i < n; ++i) {
+      greenlet g([] {
+        const looks here;
+        auto* const queue = ::new (GC_MALLOC(sizeof(waiting))) waiting;
+        queue->push_back(current());
+        switch_to_parent();
+        queue->clear();
+      });
+      g.switch_to();
+    }
+  }, 100);
+  collect_twice();
+  check_found(100);
+}
+
+TEST_CASE("a cycle through a value, in flight in nobody's hands, is found") {
+  const numbers check;
+  run([](int n) {
+    for (int i = 0; i < n; ++i) {
+      greenlet g([] {
+        const looks here;
+        std::pair<greenlet, std::string> both(current(), "in a box");
+        const value boxed(std::move(both));
+        const value in_place(current());
+        switch_to_parent();
+      });
+      g.switch_to();
+    }
+  }, 100);
+  collect_twice();
+  check_found(100);
+}
+
+namespace {
+
+struct with_finalizer {
+  greenlet g;
+  witness* object;
+};
+std::atomic<int> finalized{0};
+std::atomic<int> finalized_too_early{0};
+
+void finalize(void* p, void*) {
+  if (destroyed == 0) ++finalized_too_early;
+  ++finalized;
+  static_cast<with_finalizer*>(p)->~with_finalizer();
+}
+
+}  // namespace
+
+TEST_CASE("a cycle through an object with an ordinary finalizer is found, and that runs only afterwards") {
+  const numbers check;
+  finalized = 0;
+  finalized_too_early = 0;
+  run([](int) {
+    greenlet g([] {
+      auto* const object = ::new (GC_MALLOC(sizeof(with_finalizer))) with_finalizer{current(), make_witness()};
+      GC_REGISTER_FINALIZER(object, &finalize, nullptr, nullptr, nullptr);
+      const looks here;
+      try {
+        switch_to_parent();
+      } catch (const greenlet_exit&) {
+        CHECK(finalized == 0);
+        CHECK(object->object->intact());
+        throw;
+      }
+    });
+    g.switch_to();
+  }, 1);
+  CHECK(collect_twice().unwound == 1);
+  CHECK(destroyed == 1);
+  for (int i = 0; i < 4 && finalized == 0; ++i) collect_twice();
+  CHECK(finalized == 1);
+  CHECK(finalized_too_early == 0);
+}
+
+TEST_CASE("weak handles and weak links resolve while it is unwound, and expire afterwards") {
+  const numbers check;
+  static bool resolved = false, intact = false;
+  resolved = intact = false;
+  weak_greenlet weak;
+  static void* link = nullptr;
+  run([](int) {}, 1);
+  [&]() __attribute__((noinline)) {
+    greenlet g([] {
+      const weak_greenlet self = current();
+      const greenlet strong = current();
+      const looks here;
+      link = reinterpret_cast<void*>(GC_HIDE_POINTER(here.object));
+      GC_general_register_disappearing_link(&link, here.object);
+      try {
+        switch_to_parent();
+      } catch (const greenlet_exit&) {
+        resolved = !self.expired() && self.lock() == strong;
+        intact = link != nullptr;
+        throw;
+      }
+    });
+    g.switch_to();
+    weak = weak_greenlet(g);
+  }();
+  CHECK(!weak.expired());
+  collect_twice();
+  CHECK(destroyed == 1);
+  CHECK(resolved);
+  CHECK(intact);
+  collect_twice();
+  CHECK(weak.expired());
+  CHECK(weak.lock().empty());
+}
+
+TEST_CASE("rings across four threads are found, and each is unwound on its own thread") {
+  const numbers check;
+  constexpr int rings = 50;
+  constexpr int size = 4;
+  std::atomic<int> made{0}, step{0};
+  const auto wait_for = [&step](int n) {
+    while (step < n) std::this_thread::yield();
+  };
+  // The greenlets are handed round by memory that pins, and that is cleared.
+  static std::vector<greenlet> handed(static_cast<std::size_t>(rings * size));
+  std::vector<std::thread> threads;
+  for (int t = 0; t < size; ++t)
+    threads.emplace_back([&, t] {
+      [&]() __attribute__((noinline)) {
+        std::vector<greenlet> mine;
+        for (int r = 0; r < rings; ++r) {
+          mine.emplace_back([] {
+            const looks here;
+            const greenlet next = switch_to_parent().get<greenlet>();
+            switch_to_parent();
+          });
+          mine.back().switch_to();
+          handed[static_cast<std::size_t>(r * size + t)] = mine.back();
+        }
+        ++made;
+        wait_for(1);
+        for (int r = 0; r < rings; ++r) {
+          greenlet next = handed[static_cast<std::size_t>(r * size + (t + 1) % size)];
+          mine[static_cast<std::size_t>(r)].switch_to(std::move(next));
+        }
+      }();
+      wipe_stack();
+      ++made;
+      // Whoever has something to unwind does it at the next entry.
+      while (step < 3) {
+        current();
+        std::this_thread::yield();
+      }
+    });
+  while (made < size) std::this_thread::yield();
+  step = 1;
+  while (made < 2 * size) std::this_thread::yield();
+  handed.assign(handed.size(), greenlet());
+  step = 2;
+  gc::collection found{};
+  for (int i = 0; i < 2; ++i) found.found += collect_twice().found;
+  for (int i = 0; i < 1000 && destroyed < rings * size - 2 * size; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(destroyed >= rings * size - 2 * size);  // two rings may be kept by what is left in dead frames
+  MESSAGE("rings across threads: found ", found.found, " of ", rings * size, ", unwound ", destroyed.load());
+  step = 3;
+  for (std::thread& t : threads) t.join();
+  handed.clear();
+  handed.shrink_to_fit();
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+// What the tests of the collector share. Each program enables it before anything else.
+#ifndef T_GC_TESTING_HPP
+#define T_GC_TESTING_HPP
+
+#include "testing.hpp"
+
+#include <greenlet/gc.hpp>
+
+#define GC_THREADS 1
+#define GC_NO_THREAD_REDIRECTS 1
+#include <gc/gc.h>
+#include <gc/gc_mark.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+
+namespace gc_testing {
+
+using namespace greenlets;
+
+// How libgc is set up: GREENLET_TEST_GC_MODE (t/gc_modes.sh).
+inline bool mode_is(const char* name) {
+  const char* const mode = std::getenv("GREENLET_TEST_GC_MODE");
+  return mode && std::string(mode) == name;
+}
+
+// Before main(), where the first greenlet is.
+struct enabling {
+  explicit enabling(gc::options with = {}) {
+#ifdef T_TSAN
+    // Its runtime holds signals back until a thread calls something that it knows, so that libgc waits for ever for
+    // a thread to stop.
+    std::puts("skipped: Boehm GC cannot stop threads under ThreadSanitizer");
+    std::fflush(stdout);
+    _exit(77);
+#endif
+    if (mode_is("no-interior-pointers")) GC_set_all_interior_pointers(0);
+    if (mode_is("no-java-finalization")) GC_set_java_finalization(0);
+    if (mode_is("finalize-on-demand")) GC_set_finalize_on_demand(1);
+    gc::enable(std::move(with));
+    if (mode_is("incremental")) {
+      GC_enable_incremental();
+      sigaction(SIGSEGV, nullptr, &libgcs_segv());
+    }
+  }
+  // By which it learns what has been written to; doctest takes the signal for itself in each case.
+  static struct sigaction& libgcs_segv() {
+    static struct sigaction action;
+    return action;
+  }
+  static void give_segv_back() {
+    if (mode_is("incremental")) sigaction(SIGSEGV, &libgcs_segv(), nullptr);
+  }
+};
+
+// How long the storms last: a moment, unless GREENLET_TEST_GC_SECONDS says more.
+inline std::chrono::milliseconds duration() {
+  if (const char* const s = std::getenv("GREENLET_TEST_GC_SECONDS")) return std::chrono::seconds(std::atoi(s));
+  return std::chrono::milliseconds(std::getenv("GREENLET_TEST_GC_MODE") ? 250 : 700);
+}
+
+// An object of the collected heap that knows whether it is intact. Its words are no pointers.
+struct witness {
+  static constexpr std::uint64_t cookie = 0x5a17c0de5a17c0de;
+  std::uint64_t first;
+  std::uint64_t number;
+  std::uint64_t last;
+
+  bool intact() const noexcept { return first == cookie && last == ~number; }
+};
+
+inline std::atomic<std::uint64_t> witnesses{0};
+
+// Made out of sight: its address is in the result and nowhere else.
+__attribute__((noinline)) inline witness* make_witness() {
+  auto* const w = static_cast<witness*>(GC_MALLOC(sizeof(witness)));
+  w->number = ++witnesses;
+  w->first = witness::cookie;
+  w->last = ~w->number;
+  return w;
+}
+
+// Overwrites what calls have left below this frame; not with a memset, which would be optimised away.
+__attribute__((noinline)) inline void wipe_stack() {
+  char dead[24 * 1024];
+  __builtin_memset(dead, 0, sizeof dead);
+  __asm__ volatile("" : : "r"(dead) : "memory");
+}
+
+// Calls `f` so deep that what its frames leave is none of the frames of who comes next, but is wiped.
+template <class F>
+__attribute__((noinline)) void far_below(F&& f) {
+  char gap[8 * 1024];
+  __asm__ volatile("" : : "r"(gap) : "memory");
+  f();
+  __asm__ volatile("" : : "r"(gap) : "memory");
+}
+
+// Two collections, which is how many it may take.
+inline gc::collection collect_twice() {
+  wipe_stack();
+  const gc::collection first = gc::collect();
+  wipe_stack();
+  if (mode_is("finalize-on-demand")) GC_invoke_finalizers();
+  const gc::collection second = gc::collect();
+  return {first.found + second.found, first.unwound + second.unwound};
+}
+
+// Fills what has been freed with something else.
+inline void use_free_memory() {
+  for (int i = 0; i < 2000; ++i) {
+    void* const p = GC_MALLOC(sizeof(witness));
+    __builtin_memset(p, 0x11, sizeof(witness));
+  }
+}
+
+}  // namespace gc_testing
+
+#endif

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+// Whose thread unwinds what is found, and threads that come and go while there is a collection.
+#include "gc_testing.hpp"
+
+#include <pthread.h>
+#include <thread>
+
+using namespace gc_testing;
+
+namespace {
+
+const enabling on;
+
+std::atomic<int> destroyed{0};
+std::atomic<int> elsewhere{0};
+std::atomic<int> by_collector{0};
+
+struct looks {
+  const pthread_t thread = pthread_self();
+  witness* const object = make_witness();
+  ~looks() {
+    ++destroyed;
+    if (!pthread_equal(thread, pthread_self()) || !object->intact()) ++elsewhere;
+  }
+};
+
+__attribute__((noinline)) void leave_cycles(int n) {
+  for (int i = 0; i < n; ++i) {
+    greenlet g([] {
+      const greenlet self = current();
+      const looks here;
+      try {
+        switch_to_parent();
+      } catch (const greenlet_exit& e) {
+        if (e.why == greenlet_exit::reason::collected) ++by_collector;
+        throw;
+      }
+    });
+    g.switch_to();
+  }
+}
+
+void start() {
+  collect_twice();
+  destroyed = elsewhere = by_collector = 0;
+}
+
+}  // namespace
+
+TEST_CASE("123: what is found is unwound by its own thread, at its next entry, and not in the collector") {
+  start();
+  std::atomic<int> step{0};
+  std::thread owner([&] {
+    leave_cycles(20);
+    wipe_stack();
+    step = 1;
+    while (step < 2) std::this_thread::yield();
+    current();
+    step = 3;
+    while (step < 4) std::this_thread::yield();
+  });
+  while (step < 1) std::this_thread::yield();
+  const gc::collection c = collect_twice();
+  CHECK(c.found >= 19);
+  CHECK(c.unwound == 0);
+  CHECK(destroyed == 0);
+  for (int i = 0; i < 10; ++i) gc::collect();  // once found, they wait
+  CHECK(destroyed == 0);
+  step = 2;
+  while (step < 3) std::this_thread::yield();
+  CHECK(destroyed >= 19);
+  CHECK(by_collector >= 19);
+  step = 4;
+  owner.join();
+  CHECK(destroyed == 20);
+  CHECK(elsewhere == 0);
+}
+
+TEST_CASE("a thread that ends unwinds what was found of it first, as collected, and the rest after that") {
+  start();
+  std::atomic<int> step{0};
+  std::thread owner([&] {
+    leave_cycles(20);
+    wipe_stack();
+    step = 1;
+    while (step < 2) std::this_thread::yield();
+    leave_cycles(5);
+  });
+  while (step < 1) std::this_thread::yield();
+  const std::size_t found = collect_twice().found;
+  step = 2;
+  owner.join();
+  CHECK(destroyed == 25);
+  CHECK(static_cast<std::size_t>(by_collector) >= found);
+  CHECK(elsewhere == 0);
+}
+
+TEST_CASE("threads are registered at their first use however they are made, with every signal blocked too") {
+  start();
+  const auto use = [](void*) -> void* {
+    leave_cycles(3);
+    wipe_stack();
+    gc::collect();
+    return GC_thread_is_registered() ? nullptr : reinterpret_cast<void*>(1);
+  };
+  pthread_t id;
+  REQUIRE(pthread_create(&id, nullptr, use, nullptr) == 0);
+  void* result;
+  pthread_join(id, &result);
+  CHECK(result == nullptr);
+  REQUIRE(GC_pthread_create(&id, nullptr, use, nullptr) == 0);
+  GC_pthread_join(id, &result);
+  CHECK(result == nullptr);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  REQUIRE(pthread_create(&id, nullptr, use, nullptr) == 0);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_join(id, &result);
+  CHECK(result == nullptr);
+  CHECK(destroyed == 9);
+  CHECK(elsewhere == 0);
+  collect_twice();
+}
+
+TEST_CASE("pthread_exit in a greenlet, and a thread that has unwound itself before, end as without a collector") {
+  start();
+  std::thread([] {
+    leave_cycles(2);
+    greenlet g([] {
+      const looks here;
+      gc::collect();
+      pthread_exit(nullptr);
+    });
+    g.switch_to();
+  }).join();
+  CHECK(destroyed == 3);
+  std::thread([] {
+    leave_cycles(2);
+    unwind_thread();
+    gc::collect();
+    leave_cycles(2);
+    greenlet g([] {
+      leave_cycles(1);
+      const looks here;
+      unwind_thread();
+      witness* volatile kept = make_witness();
+      leave_cycles(1);
+      greenlet other([] {
+        gc::collect();
+        use_free_memory();
+        switch_to_parent();
+      });
+      other.switch_to();
+      gc::collect();
+      CHECK(kept->intact());
+    });
+    g.switch_to();
+    gc::collect();
+  }).join();
+  CHECK(destroyed == 3 + 2 + 2 + 3);
+  CHECK(elsewhere == 0);
+}
+
+TEST_CASE("short threads during a storm of collections") {
+  start();
+  const int n = std::getenv("GREENLET_TEST_GC_SECONDS") ? 100000 : 300;
+  std::atomic<bool> over{false};
+  std::thread collecting([&] {
+    current();
+    while (!over) {
+      gc::collect();
+      use_free_memory();
+    }
+  });
+  for (int i = 0; i < n; ++i) {
+    std::thread([i] {
+      leave_cycles(i % 3);
+      witness* volatile here = make_witness();
+      greenlet g([] { switch_to_parent(make_witness()); });
+      witness* const there = g.switch_to().get<witness*>();
+      if (!here->intact() || !there->intact()) ++elsewhere;
+    }).join();
+  }
+  over = true;
+  collecting.join();
+  CHECK(elsewhere == 0);
+  CHECK(destroyed == n / 3 * 3);
+  MESSAGE(n, " threads, ", gc::statistics().collections, " collections");
+}
