@@ -70,7 +70,7 @@ __attribute__((noinline)) void leave_ring(int n) {
 }
 
 __attribute__((noinline)) void run(void (*f)(int), int n) {
-  f(n);
+  far_below([&] { f(n); });
   wipe_stack();
 }
 
@@ -110,14 +110,32 @@ TEST_CASE("10,000 that hold themselves are found, but for less than one in a hun
   collect_twice();
 }
 
-TEST_CASE("two that hold each other, and rings of 1,000, are found") {
+TEST_CASE("two that hold each other are found") {
   const numbers check;
   for (int i = 0; i < 200; ++i) run(&leave_ring, 2);
   collect_twice();
   check_found(400);
-  run(&leave_ring, 1000);
-  collect_twice();
-  CHECK(destroyed >= 1400 - most_kept(400));
+}
+
+// One word that looks like a pointer to any of them keeps all of a ring: now and then there is one, in libgc's own
+// static memory, say, until its next collections.
+TEST_CASE("rings of 1,000 are found") {
+  const numbers check;
+  constexpr int rings = 5;
+  int at_once = 0;
+  for (int i = 0; i < rings; ++i) {
+    const int before = destroyed;
+    run(&leave_ring, 1000);
+    collect_twice();
+    at_once += destroyed == before + 1000;
+  }
+  for (int i = 0; i < 10 && destroyed < rings * 1000; ++i) {
+    use_free_memory();
+    collect_twice();
+  }
+  MESSAGE(at_once, " of ", rings, " rings found within two collections");
+  CHECK(at_once >= rings / 2);
+  CHECK(destroyed >= (rings - 1) * 1000);
 }
 
 TEST_CASE("a cycle through a callable that has not been run is freed") {

@@ -28,6 +28,12 @@ enum class fate : unsigned char {
   husk,       // what it held is freed; kept only for weak references
 };
 
+// Whether there are weak handles. The strong ones together hold one weak reference, as long as there are any.
+inline bool has_weak(const body* b) noexcept {
+  const bool strong = (b->shared.load(std::memory_order_acquire) & ~greenlets::detail::counts_slowly) != 0;
+  return b->weak.load(std::memory_order_relaxed) > (strong ? 1 : 0);
+}
+
 struct entry {
   std::atomic<std::uintptr_t> hidden{0};  // the body, as no pointer looks; 0: free
   std::atomic<std::uint32_t> pins{0};     // references from where the collector does not look
@@ -46,7 +52,7 @@ struct entry {
     if (pins.load(std::memory_order_relaxed) != 0) return true;
     switch (what.load(std::memory_order_relaxed)) {
       case fate::none: return false;
-      case fate::husk: return get()->weak.load(std::memory_order_relaxed) > 1;
+      case fate::husk: return has_weak(get());
       case fate::refused: case fate::leaked: return !get()->dead();  // until it has ended by itself
       default: return true;
     }

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 namespace greenlets::gc::detail {
 namespace {
@@ -25,21 +26,19 @@ bool pushed = false;           // in this cycle
 std::atomic<bool> lost{false};
 
 // Those whose stack's beginning has been exchanged.
-thread* exchanged[1024];
-std::size_t how_many = 0;
+thread* exchanged = nullptr;
 
 void exchange_bottom(thread& t, char* high) noexcept {
-  if (how_many == sizeof exchanged / sizeof *exchanged) return push_range(reinterpret_cast<char*>(t.stop_sp), high);
   GC_stack_base base = t.native;
   base.mem_base = high;
   GC_set_stackbottom(t.handle, &base);
-  exchanged[how_many++] = &t;
+  t.next_exchanged = std::exchange(exchanged, &t);
 }
 
 void restore_bottoms() noexcept {
-  for (; how_many > 0; --how_many) {
-    thread& t = *exchanged[how_many - 1];
-    GC_set_stackbottom(t.handle, &t.native);
+  while (thread* const t = exchanged) {
+    exchanged = t->next_exchanged;
+    GC_set_stackbottom(t->handle, &t->native);
   }
 }
 

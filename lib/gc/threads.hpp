@@ -30,6 +30,7 @@ struct thread {
   const char* signal_low = nullptr;  // its alternate signal stack
   const char* signal_high = nullptr;
 
+  thread* next_exchanged = nullptr;  // whose stack's beginning is exchanged as well, for the time of a scan
   entry* condemned = nullptr;  // of its greenlets; under the lock
   bool to_wake = false;        // ... and it has not been told
 
