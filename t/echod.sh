@@ -9,6 +9,7 @@ case $libraries in
 esac
 echod=$builddir/examples/echod
 load=$builddir/examples/load
+under=${GREENLET_TEST_RUN_UNDER-}  # an emulator with its options, or nothing
 work=echod-test.$$
 mkdir "$work" || exit 99
 daemon=
@@ -25,7 +26,7 @@ fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
 run() {
   expected=$1
   shift
-  "$@" >"$work/out" 2>"$work/err" </dev/null
+  $under "$@" >"$work/out" 2>"$work/err" </dev/null
   status=$?
   [ "$status" -eq "$expected" ] || { fail "$*: exit status $status, expected $expected"; cat "$work/out" "$work/err"; }
 }
@@ -35,7 +36,7 @@ says() { grep -q -e "$2" "$work/$1" || { fail "no \"$2\" in the $1put:"; cat "$w
 start() {
   rm -f "$work/fifo"
   mkfifo "$work/fifo" || exit 99
-  "$echod" --port 0 "$@" >"$work/fifo" 2>"$work/daemon.err" </dev/null &
+  $under "$echod" --port 0 "$@" >"$work/fifo" 2>"$work/daemon.err" </dev/null &
   daemon=$!
   exec 3<"$work/fifo"
   line=
@@ -137,7 +138,7 @@ if [ -d /proc/self/fd ]; then
   start --grace 60
   count_descriptors
   idle=$descriptors
-  "$load" --port "$port" --connections 50 "$work/big" >"$work/out" 2>"$work/err" </dev/null &
+  $under "$load" --port "$port" --connections 50 "$work/big" >"$work/out" 2>"$work/err" </dev/null &
   client=$!
   wait_for_connections 50
   kill -TERM "$daemon"
@@ -150,7 +151,7 @@ if [ -d /proc/self/fd ]; then
   start --grace 0 --threads 2
   count_descriptors
   idle=$descriptors
-  "$load" --port "$port" --connections 50 "$work/big" >"$work/out" 2>"$work/err" </dev/null &
+  $under "$load" --port "$port" --connections 50 "$work/big" >"$work/out" 2>"$work/err" </dev/null &
   client=$!
   wait_for_connections 50
   kill -TERM "$daemon"

@@ -31,8 +31,8 @@ run() {
   ! grep -q '#include <greenlet/gc' "$1" || libs="$builddir/lib/libgreenlet-gc.la $libs"
   case $1 in *.c) tag=CC compiler=$CC libs="$libs $static_libs" ;; *) tag=CXX compiler=$CXX ;; esac
   compile "$1" "$program.o" || return 1
-  "$builddir/libtool" --quiet --tag=$tag --mode=link $compiler $CXXFLAGS $common -o "$program" "$program.o" $libs || return 1
-  "$program" >"$program.actual" || { echo "exit status $?"; return 1; }
+  "$builddir/libtool" --quiet --tag=$tag --mode=link $compiler $CXXFLAGS $LDFLAGS $common -o "$program" "$program.o" $libs || return 1
+  ${GREENLET_TEST_RUN_UNDER-} "$program" >"$program.actual" || { echo "exit status $?"; return 1; }
   diff -u "$program.expected" "$program.actual"
 }
 

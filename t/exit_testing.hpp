@@ -11,7 +11,7 @@
 
 namespace testing {
 
-// The prefix under which programs are run, which `make check-valgrind` sets.
+// The prefix under which programs are run, which `make check-valgrind` and t/machines set.
 inline events run_under() {
   const char* words = std::getenv("GREENLET_TEST_RUN_UNDER");
   std::istringstream list(words ? words : "");

@@ -248,7 +248,7 @@ TEST_CASE("58: a greenlet that cannot be started stays unstarted, and starts whe
     CHECK(n[kind::mmap] == 1);
     CHECK(n[kind::mprotect] == 1);
     CHECK(n[kind::madvise] == 1);
-    CHECK(n[kind::install_guard] == 1);
+    CHECK(n[kind::install_guard] == (testing::emulated() ? 0 : 1));  // whose advice is not asked for (lib/slab.cpp)
     CHECK(n[kind::first_switch] == 1);
     CHECK(n[kind::next_switch] == 1);  // back to the main greenlet
   }

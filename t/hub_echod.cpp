@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // echod against clients that misbehave: none of them harms the others, and it always ends well.
+#include "exit_testing.hpp"
 #include "hub_testing.hpp"
 
 #include <algorithm>
@@ -30,6 +31,8 @@ class daemon_process {
     const char* const build = std::getenv("builddir");
     const std::string program = std::string(build ? build : ".") + "/examples/echod";
     options.insert(options.begin(), {program, "--port", "0"});
+    const events under = run_under();
+    options.insert(options.begin(), under.begin(), under.end());
     std::vector<char*> arguments;
     for (std::string& o : options) arguments.push_back(o.data());
     arguments.push_back(nullptr);
@@ -43,8 +46,8 @@ class daemon_process {
         const rlimit limit{descriptors, descriptors};
         setrlimit(RLIMIT_NOFILE, &limit);
       }
-      execv(program.c_str(), arguments.data());
-      std::perror(program.c_str());
+      execvp(arguments[0], arguments.data());
+      std::perror(arguments[0]);
       _exit(127);
     }
     ::close(fd[1]);

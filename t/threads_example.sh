@@ -7,6 +7,6 @@ actual=threads-example.$$.out
 trap 'rm -f "$actual"' EXIT
 
 for program in 01_threads 01_threads_c; do
-  "$builddir/examples/$program" >"$actual" || { echo "$program: exit status $?"; exit 1; }
+  ${GREENLET_TEST_RUN_UNDER-} "$builddir/examples/$program" >"$actual" || { echo "$program: exit status $?"; exit 1; }
   diff -u "$srcdir/examples/01_threads.out" "$actual" || { echo "$program: printed something else"; exit 1; }
 done
