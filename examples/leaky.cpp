@@ -24,13 +24,13 @@ struct connection {
 // The parser waits for the backend to say how much it wants, and the backend for the parser's first word.
 void parser(const greenlet& backend) {
   const greenlet other = backend;
-  const connection mine;
+  [[maybe_unused]] const connection mine;
   switch_to_parent();
 }
 
 void backend(const greenlet& parser) {
   const greenlet other = parser;
-  const connection mine;
+  [[maybe_unused]] const connection mine;
   switch_to_parent();
 }
 

@@ -368,7 +368,6 @@ TEST_CASE("a new greenlet on a stack that was used before does not keep what was
 namespace {
 
 std::atomic<int> handled{0};
-std::atomic<int> handled_damaged{0};
 
 // Allocates nothing itself: a signal may have interrupted the allocator.
 void on_signal(int) {

@@ -77,6 +77,7 @@ inline std::atomic<std::uint64_t> witnesses{0};
 
 // Made out of sight: its address is in the result and nowhere else.
 __attribute__((noinline)) inline witness* make_witness() {
+  if (!GC_thread_is_registered()) current();  // libgc knows a thread from its first use of the library on
   auto* const w = static_cast<witness*>(GC_MALLOC(sizeof(witness)));
   w->number = ++witnesses;
   w->first = witness::cookie;

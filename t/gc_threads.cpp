@@ -175,7 +175,6 @@ TEST_CASE("short threads during a storm of collections") {
   });
   for (int i = 0; i < n; ++i) {
     std::thread([i] {
-      current();  // before it has anything in the collected heap
       leave_cycles(i % 3);
       witness* volatile here = make_witness();
       greenlet g([] { switch_to_parent(make_witness()); });
