@@ -97,7 +97,7 @@ TEST_CASE("B33: a greenlet that only its own stack refers to is found, and unwou
   CHECK(destroyed == 1);
 }
 
-TEST_CASE("10,000 that hold themselves are found, but for less than one in a hundred") {
+TEST_CASE("10,000 that hold themselves are found, but for less than one in a hundred" * doctest::skip(frames_keep)) {
   const numbers check;
   const gc::statistics_t before = gc::statistics();
   run(&leave_self, 10000);
@@ -110,7 +110,7 @@ TEST_CASE("10,000 that hold themselves are found, but for less than one in a hun
   collect_twice();
 }
 
-TEST_CASE("two that hold each other are found") {
+TEST_CASE("two that hold each other are found" * doctest::skip(frames_keep)) {
   const numbers check;
   for (int i = 0; i < 200; ++i) run(&leave_ring, 2);
   collect_twice();
@@ -119,7 +119,7 @@ TEST_CASE("two that hold each other are found") {
 
 // One word that looks like a pointer to any of them keeps all of a ring: now and then there is one, in libgc's own
 // static memory, say, until its next collections.
-TEST_CASE("rings of 1,000 are found") {
+TEST_CASE("rings of 1,000 are found" * doctest::skip(frames_keep)) {
   const numbers check;
   constexpr int rings = 5;
   int at_once = 0;
@@ -138,7 +138,7 @@ TEST_CASE("rings of 1,000 are found") {
   CHECK(destroyed >= (rings - 1) * 1000);
 }
 
-TEST_CASE("a cycle through a callable that has not been run is freed") {
+TEST_CASE("a cycle through a callable that has not been run is freed" * doctest::skip(frames_keep)) {
   const numbers check;
   const std::size_t before = counts().greenlets;
   run([](int n) {
@@ -153,7 +153,7 @@ TEST_CASE("a cycle through a callable that has not been run is freed") {
   CHECK(counts().greenlets - before <= static_cast<std::size_t>(most_kept(100)));
 }
 
-TEST_CASE("a cycle through the callable of one that runs is found") {
+TEST_CASE("a cycle through the callable of one that runs is found" * doctest::skip(frames_keep)) {
   const numbers check;
   run([](int n) {
     for (int i = 0; i < n; ++i) {
@@ -169,7 +169,7 @@ TEST_CASE("a cycle through the callable of one that runs is found") {
   check_found(100);
 }
 
-TEST_CASE("a cycle through a queue in the collected heap is found") {
+TEST_CASE("a cycle through a queue in the collected heap is found" * doctest::skip(frames_keep)) {
   const numbers check;
   using waiting = std::vector<greenlet, gc::allocator<greenlet>>;
   run([](int n) {
@@ -188,7 +188,7 @@ TEST_CASE("a cycle through a queue in the collected heap is found") {
   check_found(100);
 }
 
-TEST_CASE("a cycle through a value, in flight in nobody's hands, is found") {
+TEST_CASE("a cycle through a value, in flight in nobody's hands, is found" * doctest::skip(frames_keep)) {
   const numbers check;
   run([](int n) {
     for (int i = 0; i < n; ++i) {
@@ -223,7 +223,8 @@ void finalize(void* p, void*) {
 
 }  // namespace
 
-TEST_CASE("a cycle through an object with an ordinary finalizer is found, and that runs only afterwards") {
+TEST_CASE("a cycle through an object with an ordinary finalizer is found, and that runs only afterwards" *
+          doctest::skip(frames_keep)) {
   const numbers check;
   finalized = 0;
   finalized_too_early = 0;
@@ -249,7 +250,8 @@ TEST_CASE("a cycle through an object with an ordinary finalizer is found, and th
   CHECK(finalized_too_early == 0);
 }
 
-TEST_CASE("weak handles and weak links resolve while it is unwound, and expire afterwards") {
+TEST_CASE("weak handles and weak links resolve while it is unwound, and expire afterwards" *
+          doctest::skip(frames_keep)) {
   const numbers check;
   static bool resolved = false, intact = false;
   resolved = intact = false;
@@ -284,7 +286,7 @@ TEST_CASE("weak handles and weak links resolve while it is unwound, and expire a
   CHECK(weak.lock().empty());
 }
 
-TEST_CASE("rings across four threads are found, and each is unwound on its own thread") {
+TEST_CASE("rings across four threads are found, and each is unwound on its own thread" * doctest::skip(frames_keep)) {
   const numbers check;
   constexpr int rings = 50;
   constexpr int size = 4;
