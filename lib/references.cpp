@@ -23,8 +23,8 @@
 namespace greenlets::detail {
 namespace {
 
-// Without what else stands in the number.
-std::ptrdiff_t counted(std::ptrdiff_t shared) noexcept { return shared & ~counts_slowly; }
+// What it would be without a collector. While one waits in the queue, others may have taken the rest below nothing.
+std::ptrdiff_t plain(std::ptrdiff_t shared) noexcept { return shared & ~is_collected; }
 
 bool drop_one(body* b, std::ptrdiff_t now) noexcept {
   return b->shared.compare_exchange_strong(now, now - one_reference, std::memory_order_acq_rel);
@@ -75,7 +75,7 @@ bool let_go(thread_record& t, body* b) noexcept {
     return false;
   }
   if (t.wants(attention::in_hook))  // nobody can be switched to: as if another thread had dropped it
-    return !mark_queued(b, b->shared.load(std::memory_order_relaxed)) || !give_to(t, b);
+    return !mark_queued(b, one_reference | (b->shared.load(std::memory_order_relaxed) & is_collected)) || !give_to(t, b);
   const pinned pin(t);
   unwind_one(t, b, greenlet_exit::reason::last_handle);
   if (b->dead() || references(b) > 1) return true;
@@ -96,12 +96,12 @@ __attribute__((noinline)) body* drop_own(thread_record& t, body* b, std::ptrdiff
     b->here.store(own - 1, std::memory_order_relaxed);
     return nullptr;
   }
-  if (counted(shared) == one_reference) return let_go(t, b) ? b : nullptr;
+  if (plain(shared) == one_reference) return let_go(t, b) ? b : nullptr;
   return drop_one(b, shared) ? nullptr : b;
 }
 
 __attribute__((noinline)) body* drop_of(thread_record& owner, body* b, std::ptrdiff_t shared) noexcept {
-  if (shared & is_queued || counted(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
+  if (shared & is_queued || plain(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
   return mark_queued(b, shared) && give_to(owner, b) ? nullptr : b;
 }
 
@@ -116,7 +116,7 @@ bool is_ours_alone(const body* b) noexcept {
 bool drop_last(body* b) noexcept {
   const std::lock_guard lock(b->lock);
   std::ptrdiff_t now = b->shared.load(std::memory_order_relaxed);
-  return counted(now) == one_reference && !b->active_on.load(std::memory_order_acquire) &&
+  return plain(now) == one_reference && !b->active_on.load(std::memory_order_acquire) &&
          b->shared.compare_exchange_strong(now, now - one_reference, std::memory_order_acq_rel);
 }
 
@@ -205,7 +205,7 @@ GREENLET_ALWAYS_INLINE body* bury(body* b) noexcept {
 }
 
 GREENLET_ALWAYS_INLINE body* drop_idle(body* b, std::ptrdiff_t shared) noexcept {
-  if (counted(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
+  if (plain(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
   if (!is_ours_alone(b) && !drop_last(b)) return b;
   b->shared.store(shared & is_collected, std::memory_order_relaxed);
   return bury(b);
@@ -227,7 +227,7 @@ body* bury_contents(body* b) noexcept {
 
 bool is_gone(const body* b) noexcept {
   const std::ptrdiff_t shared = b->shared.load(std::memory_order_acquire);
-  return counted(shared) == 0 || (shared & is_collected && the_collector->is_husk(b));
+  return plain(shared) == 0 || (shared & is_collected && the_collector->is_husk(b));
 }
 
 void ref_elsewhere(body* b, const void* at) noexcept {
@@ -285,7 +285,7 @@ bool take_back(thread_record& t, body* b) noexcept {
 }
 
 std::ptrdiff_t references(const body* b) noexcept {
-  return counted(b->shared.load(std::memory_order_acquire)) / one_reference +
+  return (b->shared.load(std::memory_order_acquire) & ~counts_slowly) / one_reference +
          static_cast<std::ptrdiff_t>(b->here.load(std::memory_order_relaxed)) - 1;
 }
 
@@ -311,7 +311,7 @@ void left_queue(body* b) noexcept {
 bool ref_if_any(body* b) noexcept {
   std::ptrdiff_t now = b->shared.load(std::memory_order_relaxed);
   note_last(b);
-  while (counted(now) != 0)
+  while (plain(now) != 0)
     if (b->shared.compare_exchange_weak(now, now + one_reference, std::memory_order_acq_rel)) {
       if (now & is_collected) the_collector->wanted_again(b);
       return true;

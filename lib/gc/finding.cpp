@@ -40,7 +40,7 @@ GC_ToggleRefStatus on_toggle(void* object) {
 
 // Whether only weak references are left.
 bool has_gone(const body* b) noexcept {
-  return (b->shared.load(std::memory_order_acquire) & ~greenlets::detail::counts_slowly) == 0;
+  return (b->shared.load(std::memory_order_acquire) & ~greenlets::detail::is_collected) == 0;
 }
 
 // Whose it is to end: its thread's, or else that of whoever collects.

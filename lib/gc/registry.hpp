@@ -30,7 +30,7 @@ enum class fate : unsigned char {
 
 // Whether there are weak handles. The strong ones together hold one weak reference, as long as there are any.
 inline bool has_weak(const body* b) noexcept {
-  const bool strong = (b->shared.load(std::memory_order_acquire) & ~greenlets::detail::counts_slowly) != 0;
+  const bool strong = (b->shared.load(std::memory_order_acquire) & ~greenlets::detail::is_collected) != 0;
   return b->weak.load(std::memory_order_relaxed) > (strong ? 1 : 0);
 }
 
