@@ -32,7 +32,7 @@ std::atomic<bool> on{false};
 
 // Everything that can fail comes before the core is told.
 void begin(options&& with) {
-  chosen = std::move(with);
+  chosen = new options(std::move(with));
   GC_INIT();
   GC_allow_register_threads();
   begin_threads();
@@ -48,7 +48,7 @@ void check_hooks() {
   if (!hooks_lost() || told.exchange(true, std::memory_order_relaxed)) return;
   report_unraisable(greenlet(), std::make_exception_ptr(std::runtime_error(
       "a hook of the collector has been replaced by one that does not call it: from now on nothing is found")));
-  chosen.unreachable = policy::ignore;
+  chosen->unreachable = policy::ignore;
 }
 
 }  // namespace

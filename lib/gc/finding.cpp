@@ -14,7 +14,7 @@
 
 namespace greenlets::gc::detail {
 
-options chosen;
+options* chosen = nullptr;
 totals_t totals;
 std::uint64_t stopwatch::spent = 0;
 
@@ -120,7 +120,7 @@ void begin_finding() {
   if (GC_toggleref_add(made, 1) != GC_SUCCESS) throw std::bad_alloc();
 }
 
-bool keeps_all() noexcept { return chosen.unreachable == policy::ignore; }
+bool keeps_all() noexcept { return chosen->unreachable == policy::ignore; }
 
 void marking_ended(bool roots_were_pushed) noexcept {
   const stopwatch watch;
@@ -193,9 +193,9 @@ body* next_condemned(thread_record& t) noexcept {
       }
     });
     body* const b = e ? e->get() : nullptr;
-    if (!b || !b->is(life::active) || chosen.unreachable == policy::reclaim) return b;
+    if (!b || !b->is(life::active) || chosen->unreachable == policy::reclaim) return b;
     note_leak(*e, b);
-    if (chosen.unreachable == policy::reclaim_and_report) return b;
+    if (chosen->unreachable == policy::reclaim_and_report) return b;
     e->what.store(fate::leaked, std::memory_order_relaxed);
     greenlets::detail::unref(b);
   }
@@ -253,8 +253,8 @@ bool is_due() noexcept {
   const std::size_t left = left_then.load(std::memory_order_relaxed);
   const std::size_t mapped = mapped_then.load(std::memory_order_relaxed);
   return made_since.load(std::memory_order_relaxed) >= 64 &&
-         (registered.load(std::memory_order_relaxed) >= left + std::max(chosen.collect_after_greenlets, left) ||
-          mapped_bytes() >= mapped + std::max(chosen.collect_after_bytes, mapped));
+         (registered.load(std::memory_order_relaxed) >= left + std::max(chosen->collect_after_greenlets, left) ||
+          mapped_bytes() >= mapped + std::max(chosen->collect_after_bytes, mapped));
 }
 
 void one_more() noexcept { made_since.fetch_add(1, std::memory_order_relaxed); }

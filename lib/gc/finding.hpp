@@ -13,8 +13,8 @@
 
 namespace greenlets::gc::detail {
 
-// Set once, by enable().
-extern options chosen;
+// Made by enable(), which may be called before any constructor of ours would run, and never gone.
+extern options* chosen;
 
 struct totals_t {
   std::atomic<std::size_t> collections{0};

@@ -78,7 +78,7 @@ void note_leak(const entry& e, body* b) noexcept {
       if (all.size() >= most_leaks) all.erase(all.begin(), all.begin() + most_leaks / 2);
       all.push_back(l);
     }
-    if (chosen.told) chosen.told(l);
+    if (chosen->told) chosen->told(l);
   } catch (...) {
     greenlets::report_unraisable(b->self, std::current_exception());
   }

@@ -60,7 +60,7 @@ void* allocate_body() {
   try {
     entry* const e = take_entry();
     e->made = now_ns();
-    e->made_at = chosen.note_creation ? trace_of_caller() : nullptr;
+    e->made_at = chosen->note_creation ? trace_of_caller() : nullptr;
     entry_of(memory) = e;
   } catch (...) {
     GC_free(memory);
