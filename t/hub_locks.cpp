@@ -2,6 +2,7 @@
 // mutex, shared_mutex, condition, semaphore, latch: who is next, and what becomes of it when he does not live to have it.
 #include "hub_testing.hpp"
 
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <string>
@@ -183,6 +184,21 @@ TEST_CASE("when a writer gives up, the readers behind him go on") {
   CHECK_THROWS_AS(m.lock(), error);
   CHECK_THROWS_AS(m.lock_shared(), error);
   m.unlock();
+  CHECK(m.try_lock_shared());
+  CHECK(m.try_lock_shared());
+  m.unlock_shared();
+  CHECK_FALSE(m.try_lock());
+  m.unlock_shared();
+}
+
+TEST_CASE("who waits for a shared mutex that goes is told") {
+  hub_guard guard;
+  auto m = std::make_unique<hub::shared_mutex>();
+  m->lock();
+  auto timed = hub::spawn([&] { return m->lock_shared(hang_guard()); });
+  yield_until_waiting(1);
+  m.reset();
+  CHECK_FALSE(timed.get());
 }
 
 TEST_CASE("a shared mutex given to a greenlet that is cancelled before it runs goes on, either way of having it") {
