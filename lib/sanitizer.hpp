@@ -84,6 +84,13 @@ inline void remove_root(const void* low, std::size_t size) noexcept {
 }
 #endif
 
+// Memory that no allocator knows refers to some that one does.
+inline void refers([[maybe_unused]] const void* low, [[maybe_unused]] std::size_t size) noexcept {
+#ifdef GREENLET_ASAN
+  add_root(low, size);
+#endif
+}
+
 inline void lock_for_fork() noexcept {
 #ifdef GREENLET_ASAN
   roots.lock();

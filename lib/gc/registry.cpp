@@ -32,6 +32,7 @@ entry* take_entry() {
     void* const memory = mmap(nullptr, sizeof(chunk), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     auto* const made = ::new (memory) chunk;
+    greenlets::detail::sanitizer::refers(made, sizeof(chunk));
     with_lock([&] {
       for (entry& each : made->all) {
         each.next = first_free;
