@@ -118,7 +118,7 @@ char* live_from(const greenlets::detail::machine::context& c) noexcept {
 // Its thread may be running now, so that this is neither here nor there; but on the stack it is.
 range live_part(const body* b) noexcept {
   stack* const s = b->memory;
-  if (!s || is_stood_on(s)) return {nullptr, nullptr};
+  if (!s || !b->where.sp || is_stood_on(s)) return {nullptr, nullptr};
   char* const high = reinterpret_cast<char*>(s);
   char* const bottom = low_of(*s);
   char* low = live_from(b->where);
