@@ -75,7 +75,7 @@ static body* new_collected_body(closure&& run, const greenlet* parent, const voi
   return made;
 }
 
-body* new_body(closure&& run, const greenlet* parent, const attributes& with, const void* at) {
+body* new_body(closure&& run, const greenlet* parent, const attributes& with, void* at) {
   if (!with.parent().empty()) parent = &with.parent();
   const std::size_t stack_size = round_stack_size(with.stack_size());
   std::shared_ptr<const std::string> name;
@@ -102,7 +102,7 @@ __attribute__((noinline)) static body* new_body_slowly(closure&& run, const gree
   return new_body(t, std::move(run), parent_or_running(t, parent));
 }
 
-body* new_body(closure&& run, const greenlet* parent, const void* at) {
+body* new_body(closure&& run, const greenlet* parent, void* at) {
   thread_record* const t = this_thread_if_any();
   if (t && !t->is_busy() && t->spare.has() && t->ids.has()) {  // then nothing is called, and few registers are needed
     body* const p = parent_or_running(*t, parent);

@@ -74,7 +74,7 @@ GREENLET_API void keep_thread(thread_record& t) noexcept;
 GREENLET_API void wake_kept_thread(thread_record& t) noexcept;
 
 // Where C keeps its references: nowhere that a collector looks.
-inline const void* const of_c = reinterpret_cast<const void*>(8);
+inline void* const of_c = reinterpret_cast<void*>(8);
 
 inline bool is_traced(const body* b) noexcept { return b->shared.load(std::memory_order_relaxed) & is_collected; }
 inline void pin(body* b) noexcept {

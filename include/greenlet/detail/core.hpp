@@ -23,15 +23,10 @@ struct body;  // the library's record of one greenlet
 // What attributes::on_start() is given, with its type erased.
 using start_resolver = std::function<closure(const greenlet&)>;
 
-// The parent, when there is none or it is empty, is the current greenlet. `at` is where the handle will be, of which
-// only the address is looked at: g++ would warn that there is nothing yet.
-#if defined(__GNUC__) && !defined(__clang__)
-#define GREENLET_ADDRESS_ONLY(NUMBER) __attribute__((access(none, NUMBER)))
-#else
-#define GREENLET_ADDRESS_ONLY(NUMBER)
-#endif
-GREENLET_API GREENLET_ADDRESS_ONLY(3) body* new_body(closure&& run, const greenlet* parent, const void* at);
-GREENLET_API GREENLET_ADDRESS_ONLY(4) body* new_body(closure&& run, const greenlet* parent, const attributes& with, const void* at);
+// The parent, when there is none or it is empty, is the current greenlet. `at` is where the handle will be: only the
+// address is looked at; to what is const g++ would expect that there is something already.
+GREENLET_API body* new_body(closure&& run, const greenlet* parent, void* at);
+GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes& with, void* at);
 GREENLET_API value switch_to(const greenlet& target, value&& sent);
 GREENLET_API value throw_in(const greenlet& target, std::exception_ptr thrown);
 GREENLET_API value switch_to_parent(value&& sent);
