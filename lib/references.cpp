@@ -178,6 +178,18 @@ GREENLET_ALWAYS_INLINE void free_body(body* b) noexcept {
   record->spare.give(b);
 }
 
+// From its thread, its parent and the number of greenlets. Returns the parent, whose reference is the caller's.
+GREENLET_ALWAYS_INLINE body* leave_tree(body* b) noexcept {
+  if (thread_record* t = b->thread()) unref(*t);
+  body* const parent = b->parent.load(std::memory_order_relaxed);
+  b->parent.store(nullptr, std::memory_order_relaxed);
+  if (record)
+    record->count(-1);
+  else
+    census.greenlets.fetch_sub(1, std::memory_order_relaxed);
+  return parent;
+}
+
 __attribute__((noinline)) body* bury_collected(body* b) noexcept {
   body* const parent = the_collector->is_husk(b) ? nullptr : bury_contents(b);
   the_collector->make_husk(b);  // for as long as there are weak references
@@ -190,13 +202,7 @@ __attribute__((noinline)) body* bury_collected(body* b) noexcept {
 GREENLET_ALWAYS_INLINE body* bury(body* b) noexcept {
   if (__builtin_expect(is_traced(b), 0)) return bury_collected(b);
   if (b->worn.load(std::memory_order_relaxed) || b->run) strip(b);
-  if (thread_record* t = b->thread()) unref(*t);
-  body* const parent = b->parent.load(std::memory_order_relaxed);
-  b->parent.store(nullptr, std::memory_order_relaxed);
-  if (record)
-    record->count(-1);
-  else
-    census.greenlets.fetch_sub(1, std::memory_order_relaxed);
+  body* const parent = leave_tree(b);
   if (b->weak.load(std::memory_order_acquire) == 1)
     free_body(b);
   else
@@ -215,14 +221,7 @@ GREENLET_ALWAYS_INLINE body* drop_idle(body* b, std::ptrdiff_t shared) noexcept 
 
 body* bury_contents(body* b) noexcept {
   strip(b);
-  if (thread_record* t = b->thread()) unref(*t);
-  body* const parent = b->parent.load(std::memory_order_relaxed);
-  b->parent.store(nullptr, std::memory_order_relaxed);
-  if (record)
-    record->count(-1);
-  else
-    census.greenlets.fetch_sub(1, std::memory_order_relaxed);
-  return parent;
+  return leave_tree(b);
 }
 
 bool is_gone(const body* b) noexcept {
