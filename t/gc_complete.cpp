@@ -332,6 +332,7 @@ TEST_CASE("rings across four threads are found, and each is unwound on its own t
   step = 2;
   gc::collection found{};
   for (int i = 0; i < 2; ++i) found.found += collect_twice().found;
+  // By the clock, because there may be no event to wait for: what a stale word keeps never comes.
   for (int i = 0; i < 1000 && destroyed < rings * size - 2 * size; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   CHECK(destroyed >= rings * size - 2 * size);  // two rings may be kept by what is left in dead frames

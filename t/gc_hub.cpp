@@ -43,30 +43,30 @@ TEST_CASE("B33: who waits for a timer, a descriptor or a queue of live code is n
   // On a thread of its own, which takes its hub with it.
   std::thread([&] { hub::run([&] {
     hub::event event;
-    int woken = 0;
+    hub::latch woken(3);
     far_below([&] {
       hub::spawn([&] {
         const counts_end here;
-        hub::sleep_for(std::chrono::milliseconds(100));
-        ++woken;
+        hub::sleep_for(std::chrono::milliseconds(100));  // that a timer keeps it is what is tested
+        woken.count_down();
       });
       hub::spawn([&] {
         const counts_end here;
         hub::wait(ends[0], hub::direction::readable);
-        ++woken;
+        woken.count_down();
       });
       hub::spawn([&] {
         const counts_end here;
         event.wait();
-        ++woken;
+        woken.count_down();
       });
     });
-    hub::sleep_for(std::chrono::milliseconds(1));
+    while (hub::statistics().waiting < 3) hub::yield();
     for (int i = 0; i < 3; ++i) collect_twice();
     CHECK(destroyed == 0);
     REQUIRE(write(ends[1], "x", 1) == 1);
     event.set();
-    while (woken < 3) hub::sleep_for(std::chrono::milliseconds(1));
+    woken.wait();
   }); }).join();
   CHECK(destroyed == 3);
   close(ends[0]);
@@ -84,7 +84,7 @@ TEST_CASE("123: an owner that is blocked in its hub is woken, and unwinds what w
       const hub::remote reach = hub::this_hub();
       hub::event over;
       std::thread poster([&, reach] {
-        while (step < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        while (step < 2) std::this_thread::yield();
         reach.post([&over] { over.set(); });
       });
       step = 1;
@@ -93,9 +93,9 @@ TEST_CASE("123: an owner that is blocked in its hub is woken, and unwinds what w
     });
   });
   while (step < 1) std::this_thread::yield();
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // nothing tells when a thread has got into the kernel
   CHECK(collect_twice().found >= 1);
-  // Nobody but the collector has a reason to wake it.
+  // Nobody but the collector has a reason to wake it. Bounded, for a test that hangs says less than one that fails.
   for (int i = 0; i < 2000 && destroyed < 1; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   CHECK(destroyed >= 1);
   step = 2;

@@ -241,6 +241,7 @@ TEST_CASE("a weak handle that is locked before its greenlet is unwound saves it,
   CHECK(alive);
   CHECK(destroyed == 0);
   collect_twice();
+  // By the clock: what is kept by a stale word ends with the thread, which waits for us.
   for (int i = 0; i < 1000 && destroyed < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2));
   step = 4;
   owner.join();

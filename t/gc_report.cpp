@@ -47,7 +47,7 @@ TEST_CASE("with policy::report each is told once, with its name, age and places,
     id = g.id();
     g.switch_to();
   });
-  std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the age that is told
   for (int i = 0; i < 4; ++i) collect_twice();
   CHECK(destroyed == 0);
   REQUIRE(told.size() == 1);
