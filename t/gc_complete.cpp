@@ -5,25 +5,11 @@
 #include <thread>
 
 using namespace gc_testing;
+using namespace gc_testing::on_a_stack;
 
 namespace {
 
 const enabling on;
-
-std::atomic<int> destroyed{0};
-std::atomic<int> damaged{0};
-std::atomic<int> elsewhere{0};
-
-// On a stack: looks at an object of the collected heap when it goes.
-struct looks {
-  witness* const object = make_witness();
-  const std::thread::id thread = std::this_thread::get_id();
-  ~looks() {
-    ++destroyed;
-    if (!object->intact()) ++damaged;
-    if (std::this_thread::get_id() != thread) ++elsewhere;
-  }
-};
 
 struct numbers {
   numbers() { destroyed = damaged = elsewhere = 0; }

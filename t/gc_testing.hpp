@@ -17,6 +17,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
+#include <thread>
 
 namespace gc_testing {
 
@@ -92,6 +93,25 @@ __attribute__((noinline)) inline witness* make_witness() {
   w->last = ~w->number;
   return w;
 }
+
+// For a greenlet's stack: says when it goes, and whether it found its object and its thread as they were.
+namespace on_a_stack {
+
+inline std::atomic<int> destroyed{0};
+inline std::atomic<int> damaged{0};
+inline std::atomic<int> elsewhere{0};
+
+struct looks {
+  witness* const object = make_witness();
+  const std::thread::id thread = std::this_thread::get_id();
+  ~looks() {
+    ++destroyed;
+    if (!object->intact()) ++damaged;
+    if (std::this_thread::get_id() != thread) ++elsewhere;
+  }
+};
+
+}  // namespace on_a_stack
 
 // Overwrites what calls have left below this frame; not with a memset, which would be optimised away.
 __attribute__((noinline)) inline void wipe_stack() {
