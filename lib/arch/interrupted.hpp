@@ -14,6 +14,13 @@ struct interrupted {
   std::uintptr_t pc = 0;
 };
 
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__) || defined(__i386__) || defined(__arm__) || \
+                           defined(__riscv) || defined(__powerpc64__) || defined(__s390x__))
+constexpr bool knows_interrupted = true;
+#else
+constexpr bool knows_interrupted = false;
+#endif
+
 // Of the third argument of a handler.
 inline interrupted interrupted_at(const void* context) noexcept {
   [[maybe_unused]] const mcontext_t& m = static_cast<const ucontext_t*>(context)->uc_mcontext;
@@ -21,6 +28,18 @@ inline interrupted interrupted_at(const void* context) noexcept {
   return {true, static_cast<std::uintptr_t>(m.gregs[REG_RSP]), static_cast<std::uintptr_t>(m.gregs[REG_RIP])};
 #elif defined(__linux__) && defined(__aarch64__)
   return {true, static_cast<std::uintptr_t>(m.sp), static_cast<std::uintptr_t>(m.pc)};
+#elif defined(__linux__) && defined(__i386__)
+  return {true, static_cast<std::uintptr_t>(m.gregs[REG_ESP]), static_cast<std::uintptr_t>(m.gregs[REG_EIP])};
+#elif defined(__linux__) && defined(__arm__)
+  return {true, static_cast<std::uintptr_t>(m.arm_sp), static_cast<std::uintptr_t>(m.arm_pc)};
+#elif defined(__linux__) && defined(__riscv)
+  return {true, static_cast<std::uintptr_t>(m.__gregs[REG_SP]), static_cast<std::uintptr_t>(m.__gregs[REG_PC])};
+#elif defined(__linux__) && defined(__powerpc64__)
+  constexpr int stack_pointer = 1, next_instruction = 32;  // of the kernel's struct pt_regs
+  return {true, static_cast<std::uintptr_t>(m.gp_regs[stack_pointer]), static_cast<std::uintptr_t>(m.gp_regs[next_instruction])};
+#elif defined(__linux__) && defined(__s390x__)
+  constexpr int stack_pointer = 15;  // of the ABI
+  return {true, static_cast<std::uintptr_t>(m.gregs[stack_pointer]), static_cast<std::uintptr_t>(m.psw.addr)};
 #else
   return {};
 #endif

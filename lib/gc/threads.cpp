@@ -159,6 +159,8 @@ void begin_threads() {
 }
 
 void watch_stops() {
+  static_assert(greenlets::detail::machine::knows_interrupted && sizeof(void*) == 8,
+                "the collector is for 64-bit Linux on a processor of arch/interrupted.hpp: configure --without-gc");
   const int number = GC_get_suspend_signal();
   if (sigaction(number, nullptr, &libgcs_handler) != 0) check(errno, "sigaction");
   if (!(libgcs_handler.sa_flags & SA_SIGINFO)) check(ENOTSUP, "a handler of libgc's stop signal");
