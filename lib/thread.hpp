@@ -49,7 +49,7 @@ constexpr std::uint32_t signal_stack = 4096;  // it is to have one of its own
 constexpr std::uint32_t ending = 8192;  // its greenlets are being unwound, or have been
 constexpr std::uint32_t condemned = 16384;  // a collector has found greenlets of ours that nothing can reach
 // Those for which only inline code has to make way.
-constexpr std::uint32_t out_of_line = fp_env | orphan | by_call | guests | received | ending;
+constexpr std::uint32_t out_of_line = attention_debugger | fp_env | orphan | by_call | guests | received | ending;
 }  // namespace attention
 
 struct thread_record : hot_thread {

@@ -5,8 +5,10 @@
 
 #include <alloca.h>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -170,3 +172,26 @@ TEST_CASE("52: whatever a thread is to attend to, the next switch leaves the str
   CHECK(unwound);
   once();
 }
+
+#ifdef GREENLET_INLINE_SWITCH
+TEST_CASE("a debugger's bit of attention makes each switch a call into the library, and nothing else") {
+  const greenlet g([](int v) {
+    for (;;) v = switch_to_parent(v + 1).get<int>();
+  });
+  CHECK(g.switch_to(1).get<int>() == 2);
+  std::atomic<std::uint32_t>& attention = detail::hot_thread_v1->attention;
+  if (attention != 0) return;  // each is one anyway
+  detail::hot_body* hot;
+  std::memcpy(&hot, static_cast<const void*>(&g), sizeof hot);
+  const void* const in_the_program = hot->where.pc;
+  attention |= detail::attention_debugger;
+  CHECK(g.switch_to(2).get<int>() == 3);
+  CHECK(hot->where.pc != in_the_program);
+  CHECK(attention == detail::attention_debugger);
+  CHECK(greenlet([] { return 7; }).switch_to().get<int>() == 7);
+  CHECK(attention == detail::attention_debugger);
+  attention &= ~detail::attention_debugger;
+  CHECK(g.switch_to(3).get<int>() == 4);
+  CHECK(hot->where.pc == in_the_program);
+}
+#endif

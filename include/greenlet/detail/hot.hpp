@@ -74,6 +74,9 @@ struct hot_thread {
 
 // The bit of attention for which a switch stays inline: a greenlet has its own floating-point environment.
 constexpr std::uint32_t attention_fp_env = 1;
+// The bit that a debugger sets in a thread's record, so that each switch of it is a call into the library, in
+// which it can stop. Nothing else changes; the library never touches it.
+constexpr std::uint32_t attention_debugger = std::uint32_t{1} << 31;
 
 // What a switch carries: nothing (null); or a value's operations, and the one word of it; or, with this bit,
 // the address of a value, on the stack of who has switched; or, with these, what is thrown and how; or this: what
