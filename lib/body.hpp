@@ -123,6 +123,8 @@ struct body : hot_body, body_course {
 
 // Changes whenever the parent of any greenlet does by set_parent().
 std::uint64_t lineage_now() noexcept;
+// ... or an unstarted one comes to another thread than its tree's, with all that descend from it.
+void lineage_has_changed() noexcept;
 // Whether it is, or would be when started, of thread `t`, which is the calling one.
 bool belongs_to(thread_record& t, body* b) noexcept;
 // A body's counted parent, safe from any thread; empty for a main greenlet.

@@ -51,6 +51,7 @@ void lock_lineage() noexcept { lineage_lock.lock(); }
 void unlock_lineage() noexcept { lineage_lock.unlock(); }
 
 std::uint64_t lineage_now() noexcept { return lineage_changes.load(std::memory_order_acquire); }
+void lineage_has_changed() noexcept { lineage_changes.fetch_add(1, std::memory_order_acq_rel); }
 
 bool belongs_to(thread_record& t, body* b) noexcept {
   if (const thread_record* owner = b->thread()) return owner == &t;

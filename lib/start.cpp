@@ -264,6 +264,7 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
 }
 
 void die_unstarted(thread_record& t, body* b) noexcept {
+  const std::uint64_t before = lineage_now();
   closure old;
   {
     const std::lock_guard lock(b->lock);
@@ -279,6 +280,8 @@ void die_unstarted(thread_record& t, body* b) noexcept {
     b->owner.store(&t, std::memory_order_release);
     b->state.store(life::finished, std::memory_order_release);
   }
+  // It is ours now, though that code may have moved it to another thread's tree.
+  if (lineage_now() != before) lineage_has_changed();
 }
 
 void unlist(thread_record& t, body* b) noexcept {

@@ -77,6 +77,18 @@ TEST_CASE("the library does what the model says, in every program of four seeds"
   for (const std::uint64_t seed : {1, 2, 3, 4}) run_seed(seed);
 }
 
+// What they had in common was seldom: one program of 16,000, or of 150,000.
+TEST_CASE("... and in the programs that have found an error once") {
+  if (std::getenv("GREENLET_SEED") || programs_of_a_seed() < 200) return;  // valgrind, an emulator
+  // All of its references were dropped elsewhere, but for those that its own thread had counted: it seemed gone.
+  run_seed(1556741467, 285);
+  // A callable's destructor moved its own greenlet, which was to end unstarted, to another thread's tree: what
+  // descended from it could be started there afterwards, though it had died here.
+  run_seed(2389942220, 128);
+  // The model's: a last reference waited for its thread when a weak handle gave another thread a new one.
+  run_seed(131087300, 730);
+}
+
 TEST_CASE("... and of a fresh one") {
   const std::uint64_t seed = fresh_seed();
   if (const char* file = std::getenv("GREENLET_PRINT")) {
@@ -85,10 +97,9 @@ TEST_CASE("... and of a fresh one") {
     CHECK(out.good());
     return;
   }
-  // Fewer than of the others: library and model are known to differ in about one of 50,000 programs still.
-  const std::uint64_t count = std::getenv("GREENLET_SEED") ? programs_of_a_seed() : programs_of_a_seed() / 10;
-  std::printf("seed %llu, %llu programs\n", static_cast<unsigned long long>(seed), static_cast<unsigned long long>(count));
-  run_seed(seed, count);
+  std::printf("seed %llu, %llu programs\n", static_cast<unsigned long long>(seed),
+              static_cast<unsigned long long>(programs_of_a_seed()));
+  run_seed(seed);
 }
 
 TEST_CASE("108, 129, 133: threads that run programs at the same time, on the same handles, lose nothing") {

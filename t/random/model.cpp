@@ -197,7 +197,11 @@ void model::call(call_record::kind what, int number, std::initializer_list<item>
 // -- Operations -----------------------------------------------------------------------------------
 
 int model::keep(int g) {
-  if (g != nobody) ++of(g).references;
+  if (g == nobody) return g;
+  greenlet_model& it = of(g);
+  const auto has = [g](const std::deque<int>& queue) { return std::find(queue.begin(), queue.end(), g) != queue.end(); };
+  if (it.references == 1 && it.life == here().life && (has(here().dropped) || has(here().to_kill))) it.last_is_queued = true;
+  ++it.references;
   return g;
 }
 

@@ -84,6 +84,7 @@ struct greenlet_model {
   thrown held;        // for its next switch
   bool ending = false;     // its first function is over
   bool orphan = false;     // its last handle went while it ran
+  bool last_is_queued = false;  // its thread has taken a reference when only its queue had one
   bool abandoned = false;  // it refused to end
   int told = 0;            // rounds of its thread's exit
 
@@ -167,6 +168,7 @@ class model {
   // The rules.
   void raise(const thrown& e);
   void drop(int g);
+  bool take_back(int g);
   void set_slot(int n, int g);
   void kill(int g, greenlets::greenlet_exit::reason why);
   void route(item r);

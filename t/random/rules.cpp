@@ -164,10 +164,24 @@ void model::execute_destroying(const item& i) {
   }
 }
 
+// The reference that waits in this thread's queue goes, unless it is the last, or was when this thread took another.
+bool model::take_back(int g) {
+  greenlet_model& it = of(g);
+  if (it.state != greenlet_model::active || it.life != here().life || it.last_is_queued || it.references == 1) return false;
+  for (std::deque<int>* queue : {&here().dropped, &here().to_kill})
+    if (const auto at = std::find(queue->begin(), queue->end(), g); at != queue->end()) {
+      queue->erase(at);
+      --it.references;
+      return true;
+    }
+  return false;
+}
+
 // A reference goes.
 void model::drop(int g) {
   if (g == nobody) return;
   greenlet_model& it = of(g);
+  take_back(g);
   if (it.references > 1 || it.state != greenlet_model::active) {
     if (--it.references > 0) return;
     // Gone: first what it was to run, then what it kept.
@@ -232,6 +246,7 @@ void model::execute_entering(const item& i) {
       if (t.to_kill.empty()) return;
       const int g = t.to_kill.front();
       t.to_kill.pop_front();
+      of(g).last_is_queued = false;
       return then({dropping(g), {doing::flush_next}});
     }
     case doing::make: {
@@ -407,6 +422,7 @@ void model::go_to(int target, const item& r) {
     if (!self().todo.empty()) broken("a greenlet that ends with something left to do");
     auto& active = here().active;
     active.erase(std::find(active.begin(), active.end(), self_));
+    take_back(self_);
     self().state = here().unwinding ? greenlet_model::unwound : greenlet_model::finished;
     self().held = {};
   } else if (target == self_) {
