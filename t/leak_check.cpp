@@ -46,11 +46,25 @@ TEST_CASE("leaves an admitted greenlet" * doctest::skip() * doctest::description
   kept = greenlet([] {});
 }
 
+TEST_CASE("leaves what it may keep" * doctest::skip()) {
+  static greenlet kept;
+  kept = greenlet([] { switch_to_parent(); });
+  kept.switch_to();
+  testing::may_be_kept = 1;
+}
+
+TEST_CASE("leaves more than it may keep" * doctest::skip()) {
+  static greenlet kept[2];
+  for (greenlet& g : kept) g = greenlet([] {});
+  testing::may_be_kept = 1;
+}
+
 TEST_CASE("215: a test that leaves a greenlet, a stack or a descriptor fails its program, which names it") {
   const std::pair<const char*, const char*> cases[] = {
       {"leaves a greenlet", "LEFT BEHIND by \"leaves a greenlet\": greenlets: 1 before, 2 after\n"},
       {"leaves a stack", "LEFT BEHIND by \"leaves a stack\": stacks: 0 before, 1 after\n"},
       {"leaves a descriptor", "LEFT BEHIND by \"leaves a descriptor\": descriptors: "},
+      {"leaves more than it may keep", "LEFT BEHIND by \"leaves more than it may keep\": greenlets: 1 before, 3 after\n"},
   };
   for (const auto& [name, message] : cases) {
     const testing::child c = run_alone(name);
@@ -63,7 +77,7 @@ TEST_CASE("215: a test that leaves a greenlet, a stack or a descriptor fails its
 }
 
 TEST_CASE("215: a test that leaves nothing, or that says what it leaves, passes") {
-  for (const char* name : {"leaves nothing", "leaves an admitted greenlet"}) {
+  for (const char* name : {"leaves nothing", "leaves an admitted greenlet", "leaves what it may keep"}) {
     const testing::child c = run_alone(name);
     CAPTURE(c.output);
     CHECK(WIFEXITED(c.status));

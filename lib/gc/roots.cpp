@@ -8,6 +8,7 @@
 
 #include "finding.hpp"
 #include "marking.hpp"
+#include "registers.hpp"
 #include "threads.hpp"
 
 #include <algorithm>
@@ -158,6 +159,7 @@ void on_event(GC_EventType event) {
     case GC_EVENT_RECLAIM_END:
       in_cycle = false;
       reclaimed();
+      forget_registers();
       break;
     default: break;
   }
