@@ -10,6 +10,15 @@ using namespace gc_testing;
 
 namespace {
 
+struct large {
+  char bytes[200];
+};
+struct alignas(64) aligned : large {};
+
+// They have memory of their own, from before there is a collector.
+value early = large{{1}};
+value early_and_aligned = aligned{{{2}}};
+
 const enabling on;
 
 int destroyed = 0;
@@ -44,6 +53,21 @@ greenlet in_static_memory;
 thread_local greenlet in_thread_local;
 
 }  // namespace
+
+TEST_CASE("a value from before there was a collector is moved and freed as any other") {
+  {
+    value moved = std::move(early);
+    collect_twice();
+    CHECK(moved.get<large>().bytes[0] == 1);
+    early = large{{3}};
+    early = std::move(moved);
+  }
+  early = value();
+  value moved = std::move(early_and_aligned);
+  CHECK(reinterpret_cast<std::uintptr_t>(moved.get_if<aligned>()) % 64 == 0);
+  moved = value();
+  collect_twice();
+}
 
 TEST_CASE("a handle in malloc's memory keeps its greenlet") {
   check_kept([] {
