@@ -15,7 +15,7 @@ namespace greenlets::detail {
 // Installed once. Functions that say nothing else may be called on any thread.
 struct collector {
   // The two libraries look into each other's records, so they must be of one build.
-  static constexpr std::size_t version = 1 + 16 * sizeof(body);
+  static constexpr std::size_t version = 2 + 16 * sizeof(body);
   // Of slabs: so that the one that an address lies in is found by its higher bits.
   static constexpr std::size_t alignment = 64 * 1024;
   // libgc's allocator clears some 26 KiB below its caller's frame.
@@ -52,6 +52,9 @@ struct collector {
   // Stacks: a slab has been mapped; it is to be unmapped when nobody looks.
   void (*mapped)(slab* s) noexcept;
   void (*unmap)(slab* s) noexcept;
+
+  // Looks for what is unreachable now.
+  void (*collect)() noexcept;
 
   // What it has found. The next of the thread's, which is the caller's to end, and counted; or null. Then what
   // has become of it; its reference is the collector's to drop.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Where control goes: past the dead, into the unstarted, up the tree.
+#include "collector.hpp"
 #include "fault.hpp"
 #include "thread.hpp"
 
@@ -53,19 +54,35 @@ struct resolution {
   }
 };
 
-// When none can be had for the one that the user has named, that is his error. One that the library has
-// picked would be picked again and again, so it dies of it, and the error goes on.
-stack* stack_for(thread_record& t, body* b, bool named) {
-  try {
-    return take_stack(t, b);
-  } catch (...) {
-    if (!named) {
-      const kept for_now(t, b);
-      die_unstarted(t, b);
-    }
-    throw;
+// Where the stack of one on the way comes from.
+struct stack_source {
+  bool asked = false;
+
+  // With a collector, there may be stacks that nobody can reach: then they are had back, once. Returns whether they
+  // have been looked for.
+  bool ask_collector(thread_record& t, body* b) noexcept {
+    if (!collects || std::exchange(asked, true)) return false;
+    const kept for_now(t, b);
+    the_collector->collect();
+    flush_condemned(t);
+    return true;
   }
-}
+
+  // Null when user code has run meanwhile. When none can be had for the one that the user has named, that is his error.
+  // One that the library has picked would be picked again and again, so it dies of it, and the error goes on.
+  stack* take(thread_record& t, body* b, bool named) {
+    try {
+      return take_stack(t, b);
+    } catch (...) {
+      if (ask_collector(t, b)) return nullptr;
+      if (!named) {
+        const kept for_now(t, b);
+        die_unstarted(t, b);
+      }
+      throw;
+    }
+  }
+};
 
 }  // namespace
 
@@ -74,6 +91,7 @@ GREENLET_CATCHES_FORCED_UNWIND body* route(thread_record& t, body* b, parcel& p,
   body* const named = by == sender::caller ? b : nullptr;
   bool committed = by == sender::dying;  // errors are results from here on
   resolution resolved;
+  stack_source stacks;
   while (b) {
     const std::uint64_t as_of = lineage_now();
     try {
@@ -89,7 +107,9 @@ GREENLET_CATCHES_FORCED_UNWIND body* route(thread_record& t, body* b, parcel& p,
           throw error(errc::no_run, "the greenlet has nothing to run", "  " + describe(b));
         }
         if (!p.thrown) {
-          start(t, b, as_of, resolved.run, stack_for(t, b, b == named));
+          stack* const memory = stacks.take(t, b, b == named);
+          if (!memory) continue;
+          start(t, b, as_of, resolved.run, memory);
           return b;
         }
         committed = true;

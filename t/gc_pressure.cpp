@@ -2,6 +2,11 @@
 // A program that leaks for ever runs in flat memory by itself.
 #include "gc_testing.hpp"
 
+#include <fstream>
+#include <sys/resource.h>
+#include <system_error>
+#include <unistd.h>
+
 using namespace gc_testing;
 
 namespace {
@@ -54,6 +59,70 @@ TEST_CASE("a suspended cycle leaked by each request leaves memory flat: stacks c
 #endif
   for (int i = 0; i < 4; ++i) collect_twice();
 }
+
+namespace {
+
+// So much more address space than there is now.
+class address_space {
+ public:
+  explicit address_space(std::size_t more) {
+    getrlimit(RLIMIT_AS, &before_);
+    rlimit now = before_;
+    std::size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    now.rlim_cur = pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) + more;
+    setrlimit(RLIMIT_AS, &now);
+  }
+  address_space(const address_space&) = delete;
+  address_space& operator=(const address_space&) = delete;
+  ~address_space() { setrlimit(RLIMIT_AS, &before_); }
+
+ private:
+  rlimit before_;
+};
+
+greenlet suspended() {
+  greenlet g([] { switch_to_parent(); });
+  g.switch_to();
+  return g;
+}
+
+}  // namespace
+
+#ifndef T_ASAN
+TEST_CASE("when there is no memory for a stack, those that nobody can reach are had back" *
+          doctest::description("leaves what a dead frame may keep")) {
+  for (int i = 0; i < 3; ++i) collect_twice();
+  trim_stacks();
+  const gc::statistics_t before = gc::statistics();
+  std::vector<greenlet> wanted;
+  const long destroyed_before = destroyed;
+  {
+    const address_space limit(std::size_t{24} << 20);  // 90 stacks, of 64 MiB, which is when it would collect by itself
+    for (int i = 0; i < 300; ++i) request();
+    CHECK(destroyed > destroyed_before + 400);
+    // What is wanted stays; and then there is nothing to be had.
+    std::string what;
+    try {
+      for (int i = 0; i < 300; ++i) wanted.push_back(suspended());
+      FAIL("there was memory for all");
+    } catch (const std::system_error& e) {
+      CHECK(e.code() == std::errc::not_enough_memory);
+      what = e.what();
+    }
+    CHECK(what.find("mmap") != std::string::npos);
+    CHECK(wanted.size() > 20);
+  }
+  CHECK(gc::statistics().collections > before.collections);
+  for (greenlet& g : wanted) {
+    CHECK(!g.dead());
+    g.switch_to();
+    CHECK(g.dead());
+  }
+  wanted.clear();
+  for (int i = 0; i < 3; ++i) collect_twice();
+}
+#endif
 
 TEST_CASE("greenlets that are wanted are not looked at again and again" *
           doctest::description("leaves what a dead frame may keep")) {

@@ -49,8 +49,9 @@ struct leak {
 struct options {
   policy unreachable = policy::reclaim;
   /// A collection begins, when a greenlet is made, as soon as since the last one the stacks that are mapped have grown
-  /// by so many bytes, or greenlets by so many, and each also doubled. libgc collects besides by its own rules, which know
-  /// nothing of stacks.
+  /// by so many bytes, or greenlets by so many, and each also doubled; and when there is no memory for a stack, or no
+  /// room for another mapping, before that is an error. libgc collects besides by its own rules, which know nothing of
+  /// stacks.
   std::size_t collect_after_bytes = std::size_t{64} << 20;
   std::size_t collect_after_greenlets = 1000;
   /// Called for each that is reported, on its own thread, before it is unwound. What it throws goes to the

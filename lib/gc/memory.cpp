@@ -22,14 +22,6 @@ namespace {
 constexpr int normal = 1;
 constexpr int uncollectable = 2;
 
-// Memory that stacks take is unknown to libgc, so that its own rule, when to collect, does not see it.
-void relieve() noexcept {
-  if (is_due() && !GC_is_disabled()) {
-    GC_gcollect();
-    wake_owners();
-  }
-}
-
 void** trace_of_caller() noexcept {
   constexpr int most = 16;
   constexpr int own = 4;  // this function and those between it and the program's
@@ -52,9 +44,15 @@ void* aligned(std::size_t bytes, std::size_t alignment, void* (*allocate)(std::s
 
 }  // namespace
 
+void collect_now() noexcept {
+  if (GC_is_disabled()) return;
+  GC_gcollect();
+  wake_owners();
+}
+
 void* allocate_body() {
   attach();
-  relieve();
+  if (is_due()) collect_now();
   void* const memory = GC_generic_malloc(body_bytes, body_kind);
   if (!memory) throw std::bad_alloc();
   try {

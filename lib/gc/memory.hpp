@@ -9,6 +9,9 @@
 
 namespace greenlets::gc::detail {
 
+// Memory that stacks take is unknown to libgc, so that its own rules, when to collect, do not see it.
+void collect_now() noexcept;
+
 void* allocate_body();
 void made(body* b) noexcept;
 void free_body(void* b) noexcept;
