@@ -33,9 +33,9 @@ bool drop_one(body* b, std::ptrdiff_t now) noexcept {
 // What waits in a queue is wanted still, though a collector sees no handle to it.
 bool mark_queued(body* b, std::ptrdiff_t now) noexcept {
   pin(b);
-  if (b->shared.compare_exchange_strong(now, now | is_queued, std::memory_order_acq_rel)) return true;
-  unpin(b);
-  return false;
+  const bool marked = b->shared.compare_exchange_strong(now, now | is_queued, std::memory_order_acq_rel);
+  if (!marked) unpin(b);
+  return marked;
 }
 
 // Before this thread takes a reference: if the only one waits in its queue, it has been the last.
