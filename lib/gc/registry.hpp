@@ -67,7 +67,9 @@ inline entry*& entry_of(const void* b) noexcept {
 
 struct chunk {
   static constexpr std::size_t entries = 1000;
+  static constexpr std::size_t most_ahead = 4;
   chunk* next;
+  entry none[most_ahead];  // never in use: so that who looks ahead from an entry need not ask where it lies
   entry all[entries];
 };
 
