@@ -3,6 +3,7 @@
 # mapping or two of the 65,530 that Linux gives a process.
 #   switch   two fibers hand an int over to each other by two unbuffered channels, one way
 #   start    a fiber that says by a channel that it ends
+#   collect  a full collection while 30,000 fibers wait, which is about what there can be, for each of them
 
 def just_switch(n)
   there = Channel(Int32).new
@@ -27,6 +28,23 @@ def start(n)
   end
 end
 
+def collect(n)
+  never = Channel(Nil).new
+  waiting = 0
+  n.times do
+    spawn { waiting += 1; never.receive }
+  end
+  while waiting < n
+    Fiber.yield
+  end
+  times = (1..5).map do
+    before = Time.monotonic
+    GC.collect
+    (Time.monotonic - before).total_nanoseconds / n
+  end
+  printf("%.3f\n", times.sort[2])
+end
+
 def one_of(n, divide)
   yield n // 10 + 1
   before = Time.monotonic
@@ -35,8 +53,9 @@ def one_of(n, divide)
 end
 
 case ARGV[0]?
-when nil      then puts "switch", "start"
-when "switch" then one_of(500000, 2) { |n| just_switch(n) }
-when "start"  then one_of(100000, 1) { |n| start(n) }
-else               exit 3
+when nil       then puts "switch", "start", "collect"
+when "switch"  then one_of(500000, 2) { |n| just_switch(n) }
+when "start"   then one_of(100000, 1) { |n| start(n) }
+when "collect" then collect(30000)
+else                exit 3
 end

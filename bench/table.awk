@@ -78,6 +78,8 @@ END {
   target("make one of 1,000,000, with guards, of Boost.Context's without", "greenlet" SUBSEP "million", "boost_context" SUBSEP "million", 1)
   target("copy and drop a handle, of a shared_ptr", "greenlet" SUBSEP "handle", "greenlet" SUBSEP "shared_ptr", 0.5)
   target("switch among 1,000,000 others, of switch alone", "greenlet" SUBSEP "hot_among", "greenlet" SUBSEP "switch", 1.1)
+  target("switch_to() with the collector enabled, of without", "greenlet_gc" SUBSEP "switch", "greenlet" SUBSEP "switch", 1.03)
+  target("collection, for each of 100,000 suspended, of Crystal\x27s for each of 30,000", "greenlet_gc" SUBSEP "collect", "crystal" SUBSEP "collect", 1)
   if (("greenlet" SUBSEP "million") in bytes) {
     b = bytes["greenlet", "million"]
     printf "%-78s %8d  <= %-6d %s\n", "bytes of one of 1,000,000 suspended greenlets, resident and page tables", b, 4500, b <= 4500 ? "met" : "MISSED"
