@@ -59,7 +59,10 @@ void free_seen(void* p, std::size_t alignment) noexcept {
 }
 
 void* allocate_box(std::size_t bytes, std::size_t alignment) { return the_collector->allocate_box(bytes, alignment); }
-void free_box(void* box, void* pin) noexcept { the_collector->free_box(box, pin); }
+void free_box(void* box, std::size_t alignment, void* pin) noexcept {
+  if (pin) the_collector->free(pin);
+  free_seen(box, alignment);
+}
 void place_box(void* box, void*& pin, const void* at) noexcept { the_collector->place_box(box, pin, at); }
 
 namespace {

@@ -39,7 +39,6 @@ struct collector {
   // Memory for what holds user data.
   void* (*allocate_seen)(std::size_t bytes, std::size_t alignment);
   void* (*allocate_box)(std::size_t bytes, std::size_t alignment);
-  void (*free_box)(void* box, void* pin) noexcept;
   void (*place_box)(void* box, void*& pin, const void* at) noexcept;
   bool (*owns)(const void* p) noexcept;
   void (*free)(void* p) noexcept;

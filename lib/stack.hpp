@@ -27,6 +27,7 @@ struct stack {
   unsigned slot;        // there
   std::size_t usable;   // bytes, as asked for
   stack* next;          // in a pool
+  const void* high;     // with a collector: where the frames of its greenlet begin
 
   char* low() noexcept;
   machine::place place() noexcept { return {parked, fiber}; }

@@ -147,37 +147,62 @@ __attribute__((noinline)) machine::cargo end(thread_record& t, value&& sent, std
   impossible("a stack was used again after a forced unwind");
 }
 
+// From one parking to the next.
+GREENLET_ALWAYS_INLINE GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND machine::cargo live(thread_record& t,
+                                                                                         const machine::cargo& got) {
+  body* const self = t.running();
+  try {
+    std::exception_ptr thrown;
+    value result = run(t, self, got, thrown);
+    // The callable goes while the greenlet is still current and active: its destructor may switch.
+    finish_own(t, self);
+    body* const parent = self->parent.load(std::memory_order_relaxed);
+    if (__builtin_expect(thrown || !ends_straight(t, self, parent), 0)) return end(t, std::move(result), std::move(thrown));
+    stack* const own = self->memory;
+    end_straight(t, self, parent);
+    return machine::jump_here(own->place(), parent->place(), t.machine, loaded(result));
+  } catch (abi::__forced_unwind&) {
+    leave_by_force(t);
+  }
+}
+
+__attribute__((noinline)) GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND machine::cargo live_apart(thread_record& t,
+                                                                                                machine::cargo got) {
+  t.running()->memory->high = __builtin_frame_address(0);
+  return live(t, got);
+}
+
+// What one has left on the stack lies between what the frames of the next one use, and each word that looks like a handle
+// would keep somebody, whose stack has such words, too.
+__attribute__((noinline)) GREENLET_NO_ASAN void forget_frames() noexcept {
+  void* volatile dead[256];
+  for (void* volatile& word : dead) word = nullptr;
+}
+
 }  // namespace
 
-// The first function of every stack; it parks here between one greenlet and the next. Nothing of it
+// The first function of every stack; it parks in here between one greenlet and the next. Nothing of it
 // may be on ASan's fake stack, which ends with each greenlet.
 GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argument) {
   thread_record& t = *static_cast<thread_record*>(argument);
-  machine::cargo got = in_slot;
-  for (;;) {
-    body* const self = t.running();
-    try {
-      std::exception_ptr thrown;
-      value result = run(t, self, got, thrown);
-      // The callable goes while the greenlet is still current and active: its destructor may switch.
-      finish_own(t, self);
-      body* const parent = self->parent.load(std::memory_order_relaxed);
-      if (__builtin_expect(!thrown && ends_straight(t, self, parent), 1)) {
-        stack* const own = self->memory;
-        end_straight(t, self, parent);
-        got = machine::jump_here(own->place(), parent->place(), t.machine, loaded(result));
-      } else {
-        got = end(t, std::move(result), std::move(thrown));
-      }
-    } catch (abi::__forced_unwind&) {
-      leave_by_force(t);
-    }
+  for (machine::cargo got = in_slot;;) got = live(t, got);
+}
+
+// The same for a collector, which looks at no more of the stack than what begins with live_apart(): this frame has saved
+// what was in the registers when the stack was made.
+GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function_collected(void* argument) {
+  thread_record& t = *static_cast<thread_record*>(argument);
+  for (machine::cargo got = in_slot;; forget_frames()) {
+    machine::clear_saved_registers();
+    got = live_apart(t, got);
   }
 }
 
 stack* take_stack(thread_record& t, body* b) {
   GREENLET_MAY_REFUSE(first_switch);
-  return t.pool.take(b->stack_size, &first_function, &t, t.machine);
+  // A sanitizer's poison would stay where live_apart() has its frame anew each time.
+  const bool apart = collects && !sanitizer::follows_switches;
+  return t.pool.take(b->stack_size, apart ? &first_function_collected : &first_function, &t, t.machine);
 }
 
 namespace {

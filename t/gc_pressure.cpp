@@ -55,7 +55,7 @@ TEST_CASE("a suspended cycle leaked by each request leaves memory flat: stacks c
   CHECK(destroyed > requests * 2 - 10000);
   CHECK(most_stacks < 5000);
 #if !defined(T_ASAN) && !defined(T_TSAN)
-  CHECK(last < first + first / 4 + 512);
+  CHECK(last < first + 2048);  // of 40,000 stacks; as many pages as there may be stacks between two collections, twice
 #endif
   for (int i = 0; i < 4; ++i) collect_twice();
 }

@@ -120,7 +120,7 @@ struct value_ops_of {
       delete object(s);
     } else {
       object(s)->~T();
-      free_box(s.boxed.box, s.boxed.pin);
+      free_box(s.boxed.box, alignof(T), s.boxed.pin);
     }
   }
   template <class U>
@@ -129,7 +129,7 @@ struct value_ops_of {
     try {
       s.boxed.box = ::new (room) T(std::forward<U>(from));
     } catch (...) {
-      free_box(room, nullptr);
+      free_box(room, alignof(T), nullptr);
       throw;
     }
     place_box(s.boxed.box, s.boxed.pin, &s);

@@ -24,7 +24,7 @@ using greenlets::detail::collector;
 
 constexpr collector hooks = {
     &allocate_body, &made,          &free_body, &is_husk,  &make_husk, &traces, &pin,    &unpin,
-    &wanted_again,  &allocate_seen, &allocate_box, &free_box, &place_box, &owns,   &free_seen, &attach,
+    &wanted_again,  &allocate_seen, &allocate_box, &place_box, &owns,   &free_seen, &attach,
     &detach,        &uses,          &mapped,    &unmap,    &collect_now, &next_condemned,
     &unwound,       &refused,
 };

@@ -140,7 +140,7 @@ char* live_from(const greenlets::detail::machine::context& c) noexcept {
 range live_part(const body* b) noexcept {
   stack* const s = b->memory;
   if (!s || !b->where.sp || is_stood_on(s)) return {nullptr, nullptr};
-  char* const high = reinterpret_cast<char*>(s);
+  char* const high = end_of(*s, b->where.sp);
   char* const bottom = low_of(*s);
   char* low = live_from(b->where);
   if (low >= high) return {nullptr, nullptr};

@@ -113,14 +113,6 @@ void* allocate_seen(std::size_t bytes, std::size_t alignment) { return aligned(b
 
 void* allocate_box(std::size_t bytes, std::size_t alignment) { return aligned(bytes, alignment, &GC_malloc); }
 
-void free_box(void* box, void* pin) noexcept {
-  if (pin) GC_free(pin);
-  if (owns(box))
-    free_seen(box);
-  else
-    ::operator delete(box);  // from before there was a collector
-}
-
 // The thread's own stack is scanned, too, and most values live there for a moment.
 void place_box(void* box, void*& pin, const void* at) noexcept {
   const bool seen = (me && me->is_native(at)) || traces(at);

@@ -22,7 +22,6 @@ void unpin(body* b) noexcept;
 
 void* allocate_seen(std::size_t bytes, std::size_t alignment);
 void* allocate_box(std::size_t bytes, std::size_t alignment);
-void free_box(void* box, void* pin) noexcept;
 void place_box(void* box, void*& pin, const void* at) noexcept;
 bool owns(const void* p) noexcept;
 void free_seen(void* p) noexcept;

@@ -52,7 +52,7 @@ char* place_of(const thread& t) noexcept {
 // The beginning of the stack that this is on: a greenlet's, or else the thread's own.
 char* high_of(const thread& t, const void* sp) noexcept {
   stack* const s = stack_at(sp);
-  return s ? reinterpret_cast<char*>(s) : static_cast<char*>(t.native.mem_base);
+  return s ? end_of(*s, sp) : static_cast<char*>(t.native.mem_base);
 }
 
 // A stack of the thread's that it is not on, where its record's main greenlet waits.
@@ -82,7 +82,7 @@ void push_below_signal(thread& t, char* sp) noexcept {
       native = std::min(native, word);
     } else if (stack* const s = stack_at(word)) {
       if (s == last && word >= last_from) continue;
-      push_range(below(word, low_of(*s)), reinterpret_cast<char*>(s));
+      push_range(below(word, low_of(*s)), end_of(*s, word));
       last = s;
       last_from = word;
     }
@@ -112,7 +112,7 @@ void push_thread(thread& t) noexcept {
   for (const thread_record* x = r; x; x = x->survives_in) push_main(t, *x, on);
   if (!on) return;
   stands_on(on);
-  exchange_bottom(t, reinterpret_cast<char*>(on));
+  exchange_bottom(t, end_of(*on, sp ? sp : r->running()->where.sp));
 }
 
 void push_bodies(bool all) noexcept {

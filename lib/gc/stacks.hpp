@@ -17,6 +17,10 @@ slab* slab_at(const void* address) noexcept;
 stack* stack_at(const void* address) noexcept;
 // Its lowest address, above the guard page.
 char* low_of(const stack& s) noexcept;
+// Where what is to be looked at ends, seen from `sp`: its greenlet's frames, or all of it where that has not begun.
+inline char* end_of(const stack& s, const void* sp) noexcept {
+  return static_cast<char*>(const_cast<void*>(sp < s.high ? s.high : &s));
+}
 
 void mapped(slab* s) noexcept;
 void unmap(slab* s) noexcept;

@@ -76,7 +76,7 @@ std::shared_ptr<T> make_visible(A&&... arguments) {
 // The box of a value that is too large to lie in place: in the collected heap. `pin` belongs to the value, and
 // keeps the box while that lies where the collector does not look.
 GREENLET_API void* allocate_box(std::size_t bytes, std::size_t alignment);
-GREENLET_API void free_box(void* box, void* pin) noexcept;
+GREENLET_API void free_box(void* box, std::size_t alignment, void* pin) noexcept;
 GREENLET_API void place_box(void* box, void*& pin, const void* at) noexcept;
 
 // What has to be told of an object whose bytes a value has moved.
