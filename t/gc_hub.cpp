@@ -74,12 +74,12 @@ TEST_CASE("B33: who waits for a timer, a descriptor or a queue of live code is n
 }
 
 TEST_CASE("123: an owner that is blocked in its hub is woken, and unwinds what was found of it") {
+  constexpr int cycles = 8;  // a word that lies about may keep one
   destroyed = 0;
   std::atomic<int> step{0};
   std::thread owner([&] {
     hub::run([&] {
-      leave_cycle();
-      leave_cycle();
+      for (int i = 0; i < cycles; ++i) leave_cycle();
       wipe_stack();
       const hub::remote reach = hub::this_hub();
       hub::event over;
@@ -100,5 +100,5 @@ TEST_CASE("123: an owner that is blocked in its hub is woken, and unwinds what w
   CHECK(destroyed >= 1);
   step = 2;
   owner.join();
-  CHECK(destroyed == 2);
+  CHECK(destroyed == cycles);
 }
