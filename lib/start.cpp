@@ -147,7 +147,9 @@ __attribute__((noinline)) machine::cargo end(thread_record& t, value&& sent, std
   impossible("a stack was used again after a forced unwind");
 }
 
-// From one parking to the next.
+// From one parking to the next. With a collector no end is straight: a result would lie, for the few instructions until
+// it is taken, on a stack that nobody scans any more.
+template <bool collected>
 GREENLET_ALWAYS_INLINE GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND machine::cargo live(thread_record& t,
                                                                                          const machine::cargo& got) {
   body* const self = t.running();
@@ -157,7 +159,7 @@ GREENLET_ALWAYS_INLINE GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND machine::
     // The callable goes while the greenlet is still current and active: its destructor may switch.
     finish_own(t, self);
     body* const parent = self->parent.load(std::memory_order_relaxed);
-    if (__builtin_expect(thrown || !ends_straight(t, self, parent), 0)) return end(t, std::move(result), std::move(thrown));
+    if (collected || __builtin_expect(thrown || !ends_straight(t, self, parent), 0)) return end(t, std::move(result), std::move(thrown));
     stack* const own = self->memory;
     end_straight(t, self, parent);
     return machine::jump_here(own->place(), parent->place(), t.machine, loaded(result));
@@ -169,7 +171,7 @@ GREENLET_ALWAYS_INLINE GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND machine::
 __attribute__((noinline)) GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND machine::cargo live_apart(thread_record& t,
                                                                                                 machine::cargo got) {
   t.running()->memory->high = __builtin_frame_address(0);
-  return live(t, got);
+  return live<true>(t, got);
 }
 
 // What one has left on the stack lies between what the frames of the next one use, and each word that looks like a handle
@@ -185,7 +187,7 @@ __attribute__((noinline)) GREENLET_NO_ASAN void forget_frames() noexcept {
 // may be on ASan's fake stack, which ends with each greenlet.
 GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argument) {
   thread_record& t = *static_cast<thread_record*>(argument);
-  for (machine::cargo got = in_slot;;) got = live(t, got);
+  for (machine::cargo got = in_slot;;) got = live<false>(t, got);
 }
 
 // The same for a collector, which looks at no more of the stack than what begins with live_apart(): this frame has saved

@@ -344,3 +344,18 @@ TEST_CASE("what generators are about to give survives") {
   }
   check("generators", r, rounds, c);
 }
+
+TEST_CASE("one that only the result of a greenlet refers to survives the greenlet's end") {
+  result r;
+  collecting c;
+  std::uint64_t rounds = 0;
+  const auto until = clock_type::now() + duration() / 6;
+  while (clock_type::now() < until || c.collections == 0) {
+    const value boxed = greenlet([] { return large{"in a box", make_witness()}; }).switch_to();
+    r.look(boxed.get<large>().object);
+    const value in_place = greenlet([] { return three{1, 2, make_witness()}; }).switch_to();
+    r.look(in_place.get<three>().object);
+    ++rounds;
+  }
+  check("results", r, rounds * 2, c);
+}
