@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A greenlet's beginning and end: its first frame, its function, and who gets the result.
+#include "arch/leftovers.hpp"
 #include "fault.hpp"
 #include "own.hpp"
 #include "thread.hpp"
@@ -174,13 +175,6 @@ __attribute__((noinline)) GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND machin
   return live<true>(t, got);
 }
 
-// What one has left on the stack lies between what the frames of the next one use, and each word that looks like a handle
-// would keep somebody, whose stack has such words, too.
-__attribute__((noinline)) GREENLET_NO_ASAN void forget_frames() noexcept {
-  void* volatile dead[256];
-  for (void* volatile& word : dead) word = nullptr;
-}
-
 }  // namespace
 
 // The first function of every stack; it parks in here between one greenlet and the next. Nothing of it
@@ -194,8 +188,8 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function(void* argume
 // what was in the registers when the stack was made.
 GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function_collected(void* argument) {
   thread_record& t = *static_cast<thread_record*>(argument);
-  for (machine::cargo got = in_slot;; forget_frames()) {
-    machine::clear_saved_registers();
+  for (machine::cargo got = in_slot;; machine::forget_frames()) {
+    machine::forget_registers();
     got = live_apart(t, got);
   }
 }

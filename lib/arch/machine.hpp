@@ -65,23 +65,6 @@ __attribute__((always_inline)) inline cargo jump_here(place from, place to, shar
   return jump(from, to, s, c, true);
 }
 
-// What who was left had in the registers that calls preserve: the first frames would save it.
-__attribute__((always_inline)) inline void clear_saved_registers() noexcept {
-#if defined __x86_64__
-  __asm__ volatile("xorl %%ebx, %%ebx\n\txorl %%r12d, %%r12d\n\txorl %%r13d, %%r13d\n\txorl %%r14d, %%r14d\n\t"
-                   "xorl %%r15d, %%r15d"
-                   :
-                   :
-                   : "rbx", "r12", "r13", "r14", "r15", "cc");
-#elif defined __aarch64__
-  __asm__ volatile("mov x19, xzr\n\tmov x20, xzr\n\tmov x21, xzr\n\tmov x22, xzr\n\tmov x23, xzr\n\tmov x24, xzr\n\t"
-                   "mov x25, xzr\n\tmov x26, xzr\n\tmov x27, xzr\n\tmov x28, xzr"
-                   :
-                   :
-                   : "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28");
-#endif
-}
-
 // ucontext.cpp: the same by swapcontext.
 void make_swapped(place p, void* low, std::size_t size, entry call, void* argument, shared& s) noexcept;
 cargo swap(place from, place to, shared& s, const cargo& c, bool for_good) noexcept;

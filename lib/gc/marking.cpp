@@ -69,7 +69,8 @@ GREENLET_NO_ASAN void each_word(body* b, F&& f) {
   f(b->user_data.load(std::memory_order_relaxed));
 }
 
-inline void fetch(const void* first, std::uintptr_t end) noexcept {
+// Inline in a function that calls nobody, so that no address gets on the stack: libgc may be about to look at it.
+__attribute__((always_inline)) inline void fetch(const void* first, std::uintptr_t end) noexcept {
   for (auto line = reinterpret_cast<std::uintptr_t>(first); line < end; line += 64)
     __builtin_prefetch(reinterpret_cast<const void*>(line));
 }
@@ -77,13 +78,17 @@ inline void fetch(const void* first, std::uintptr_t end) noexcept {
 // A stack that has not run for long is in no cache, nor is its page's address. Roots are marked from the last that was
 // pushed, or by several threads that take five of them at a time, each from the last: so the entries before this one
 // are next, mostly. First the record, of which the stack is known then.
-GREENLET_NO_ASAN void fetch_next(const entry* e) noexcept {
+__attribute__((noinline)) void fetch_next(const entry* e) noexcept {
+#if defined __OPTIMIZE__ && !defined GREENLET_ASAN
   constexpr std::uintptr_t record_bytes = sizeof(body) + sizeof(entry*), stack_bytes = 640;
   if (const body* const later = e[-4].get()) fetch(later, reinterpret_cast<std::uintptr_t>(later) + record_bytes);
   if (const body* const soon = e[-2].get(); soon && soon->where.sp) {
-    const char* const low = live_from(soon->where);
-    fetch(low, std::min(reinterpret_cast<std::uintptr_t>(low) + stack_bytes, reinterpret_cast<std::uintptr_t>(soon->memory)));
+    const auto low = reinterpret_cast<std::uintptr_t>(greenlets::detail::machine::lowest_live(soon->where));
+    fetch(reinterpret_cast<const void*>(low), std::min(low + stack_bytes, reinterpret_cast<std::uintptr_t>(soon->memory)));
   }
+#else
+  static_cast<void>(e);
+#endif
 }
 static_assert(chunk::most_ahead >= 4);
 

@@ -8,8 +8,9 @@
 
 #include "finding.hpp"
 #include "marking.hpp"
-#include "registers.hpp"
 #include "threads.hpp"
+
+#include "../arch/leftovers.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -69,7 +70,7 @@ char* below(char* sp, char* low) noexcept {
 
 // A handler on an alternate stack has interrupted something, in the middle of a switch perhaps. Where, is among the
 // words that lie there; so whatever one of them points to is taken for it.
-void push_below_signal(thread& t, char* sp) noexcept {
+GREENLET_NO_ASAN void push_below_signal(thread& t, char* sp) noexcept {
   exchange_bottom(t, const_cast<char*>(t.signal_high));
   char* const native_high = static_cast<char*>(t.native.mem_base);
   char* native = native_high;
@@ -130,14 +131,19 @@ void push_roots() {
     if (in_cycle || GC_is_incremental_mode()) return;
     lost.store(true, std::memory_order_relaxed);  // nobody has told us of the stop: whoever comes may not find it all
   }
-  const stopwatch watch;
+  const stopwatch threads;
   pushed = true;
   nobody_stands();
   for (thread* t = first_thread; t; t = t->next) push_thread(*t);
-  push_bodies(!stopped || keeps_all());
-  watch.stop();
+  threads.stop();
   if (push_before) push_before();
   restore_bottoms();
+  const stopwatch bodies;
+  push_bodies(!stopped || keeps_all());
+  // libgc looks at this stack only now, as far as it had got when the threads were pushed: at the addresses of those
+  // that nothing reaches, too.
+  greenlets::detail::machine::forget_frames();
+  bodies.stop();
 }
 
 void on_event(GC_EventType event) {
@@ -159,7 +165,7 @@ void on_event(GC_EventType event) {
     case GC_EVENT_RECLAIM_END:
       in_cycle = false;
       reclaimed();
-      forget_registers();
+      greenlets::detail::machine::forget_vectors();
       break;
     default: break;
   }
