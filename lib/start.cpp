@@ -203,22 +203,11 @@ stack* take_stack(thread_record& t, body* b) {
 
 namespace {
 
-// Word by word, as a switch has written them a moment ago: what spans two stores is not there before both have left
-// the processor's store buffer.
-GREENLET_ALWAYS_INLINE void copy(machine::context& to, const machine::context& from) noexcept {
-  void *sp = from.sp, *pc = from.pc;
-  __asm__("" : "+r"(sp), "+r"(pc));
-  to.sp = sp;
-  to.fp = from.fp;
-  to.pc = pc;
-  to.base = from.base;
-}
-
-// Under its lock, or when nobody else could come to it.
+// Under its lock, or when nobody else could come to it. Who switches to it goes where the stack is parked, or has that
+// copied into its record.
 GREENLET_ALWAYS_INLINE void activate(thread_record& t, body* b, stack* memory) noexcept {
   ++t.own_references;
   b->memory = memory;
-  copy(b->where, memory->parked);
   b->fiber = &memory->fiber;
   b->active_on.store(&t, std::memory_order_relaxed);
   b->owner.store(&t, std::memory_order_release);
@@ -246,17 +235,21 @@ bool start_plainly(thread_record& t, body* b) noexcept {
   const std::lock_guard lock(b->lock);
   if (!is_plain(t, b) || b->special || b->own_fp_env) return false;
   activate(t, b, t.pool.pop());
+  b->where = b->memory->parked;
   note_unwinding(t, b);
   return true;
 }
 
-bool start_straight(hot_thread* on, body* b) noexcept {
-  if (!b || on->attention.load(std::memory_order_relaxed) != 0) return false;
+// Not by the record: what has been stored there a moment ago would be waited for, and everything after the jump is on
+// the stack that it tells.
+machine::context* start_straight(hot_thread* on, body* b) noexcept {
+  if (!b || on->attention.load(std::memory_order_relaxed) != 0) return nullptr;
   thread_record& t = *static_cast<thread_record*>(on);
-  if (!is_sole(b) || b->worn.load(std::memory_order_relaxed)) return start_plainly(t, b);
-  if (!is_plain(t, b)) return false;
-  activate(t, b, t.pool.pop());
-  return true;
+  if (!is_sole(b) || b->worn.load(std::memory_order_relaxed)) return start_plainly(t, b) ? &b->where : nullptr;
+  if (!is_plain(t, b)) return nullptr;
+  stack* const memory = t.pool.pop();
+  activate(t, b, memory);
+  return &memory->parked;
 }
 
 void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, stack* memory) {
@@ -274,6 +267,7 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
       b->run = std::move(resolved);
     }
     activate(t, b, memory);
+    b->where = memory->parked;
     note_unwinding(t, b);
     begin_fp_env(t, b);
     hook(t, b);

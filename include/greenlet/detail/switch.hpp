@@ -65,8 +65,9 @@ GREENLET_API value arrive(body* self);
 // Puts the floating-point environment of who runs away, and that of `to` in its place.
 GREENLET_API void carry_fp_env(body* to) noexcept;
 // Starts `b`, when it is unstarted and nothing else is due: from here on a switch to it is straight, and it begins
-// with what that carries. Returns false, and has done nothing, when that is not so. `t` is the calling thread's.
-GREENLET_API bool start_straight(hot_thread* t, body* b) noexcept;
+// with what that carries. Returns where the first one is to go, or null, and has done nothing, when that is not so. `t`
+// is the calling thread's.
+GREENLET_API machine::context* start_straight(hot_thread* t, body* b) noexcept;
 
 // An exception that nobody else refers to, and that was never thrown, crosses as the object itself: thrown by the
 // one who arrives, in his own frame, it costs what a throw costs. Rethrowing costs another exception object, and
@@ -127,11 +128,12 @@ GREENLET_ALWAYS_INLINE value landed(const machine::cargo& c, body* self) {
   return in_register(c);
 }
 
-GREENLET_ALWAYS_INLINE value go_straight(hot_thread* t, hot_body* from, hot_body* to, const machine::cargo& c) {
+GREENLET_ALWAYS_INLINE value go_straight(hot_thread* t, hot_body* from, hot_body* to, machine::context& there,
+                                         const machine::cargo& c) {
   exchange_exceptions(t, from, to);
   t->current.store(reinterpret_cast<body*>(to), std::memory_order_relaxed);
   machine::context* self;  // in a register anyway; `from` would have to be kept
-  const machine::cargo got = machine::go(from->where, to->where, c, self);
+  const machine::cargo got = machine::go(from->where, there, c, self);
   return landed(got, reinterpret_cast<body*>(self));
 }
 
@@ -139,15 +141,19 @@ GREENLET_ALWAYS_INLINE value switch_to(const greenlet& target, body* b, const ma
   hot_thread* const t = hot_thread_v1;
   hot_body* const to = reinterpret_cast<hot_body*>(b);
   hot_body* const from = reinterpret_cast<hot_body*>(t->current.load(std::memory_order_relaxed));
-  if (__builtin_expect(to == from || !is_straight(t, to), 0) && !start_straight(t, b)) return switch_to(target, unloaded(c));
-  return go_straight(t, from, to, c);
+  machine::context* there = &to->where;
+  if (__builtin_expect(to == from || !is_straight(t, to), 0)) {
+    there = start_straight(t, b);
+    if (!there) return switch_to(target, unloaded(c));
+  }
+  return go_straight(t, from, to, *there, c);
 }
 
 GREENLET_ALWAYS_INLINE value throw_in(const greenlet& target, body* b, std::exception_ptr&& thrown, const throw_ops& how) {
   hot_thread* const t = hot_thread_v1;
   hot_body* const to = reinterpret_cast<hot_body*>(b);
   hot_body* const from = reinterpret_cast<hot_body*>(t->current.load(std::memory_order_relaxed));
-  if (to != from && is_straight(t, to)) return go_straight(t, from, to, loaded(std::move(thrown), how));
+  if (to != from && is_straight(t, to)) return go_straight(t, from, to, to->where, loaded(std::move(thrown), how));
   return throw_in(target, std::move(thrown));
 }
 
@@ -156,7 +162,7 @@ GREENLET_ALWAYS_INLINE value switch_to_parent(const machine::cargo& c) {
   hot_body* const from = reinterpret_cast<hot_body*>(t->current.load(std::memory_order_relaxed));
   if (__builtin_expect(from != nullptr, 1)) {
     hot_body* const to = reinterpret_cast<hot_body*>(from->parent.load(std::memory_order_relaxed));
-    if (__builtin_expect(is_straight(t, to), 1)) return go_straight(t, from, to, c);
+    if (__builtin_expect(is_straight(t, to), 1)) return go_straight(t, from, to, to->where, c);
   }
   return switch_to_parent(unloaded(c));
 }
