@@ -61,7 +61,7 @@ static body* new_body(thread_record& t, closure&& run, body* parent) {
 }
 
 static body* parent_or_running(thread_record& t, const greenlet* parent) noexcept {
-  return parent && !parent->empty() ? access::body_of(*parent) : t.running();
+  return __builtin_expect(parent && !parent->empty(), 0) ? access::body_of(*parent) : t.running();
 }
 
 // A collector may run finalizers when memory is asked for, which are user code, and may end the thread's record.
@@ -104,7 +104,7 @@ __attribute__((noinline)) static body* new_body_slowly(closure&& run, const gree
 
 body* new_body(closure&& run, const greenlet* parent, void* at) {
   thread_record* const t = this_thread_if_any();
-  if (t && !t->is_busy() && t->spare.has() && t->ids.has()) {  // then nothing is called, and few registers are needed
+  if (__builtin_expect(t && !t->is_busy() && t->spare.has() && t->ids.has(), 1)) {  // then nothing is called, and few registers are needed
     body* const p = parent_or_running(*t, parent);
     if (ref_here(p)) return fill(*t, t->spare.pop(), t->ids.pop(), std::move(run), p);
   }

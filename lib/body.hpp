@@ -149,7 +149,7 @@ inline bool is_sole(const body* b) noexcept {
 // the lock and with a reference that the caller holds: others may not be able to give it theirs any more.
 void merge(body* b) noexcept;
 inline void end_own_count(body* b) noexcept {
-  if (b->here.load(std::memory_order_relaxed) != 1) merge(b);
+  if (__builtin_expect(b->here.load(std::memory_order_relaxed) != 1, 0)) merge(b);
   b->active_on.store(nullptr, std::memory_order_release);
 }
 void count_together(body* b) noexcept;

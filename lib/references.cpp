@@ -156,16 +156,18 @@ void check_not_worn(const body*) noexcept {}
 #endif
 
 // As newly made, but for its number and what its start sets.
-GREENLET_ALWAYS_INLINE void renew(body* b) noexcept {
-  if (b->worn.load(std::memory_order_relaxed))
-    renew_wholly(b);
-  else
-    check_not_worn(b);
+GREENLET_ALWAYS_INLINE void renew_unworn(body* b) noexcept {
+  check_not_worn(b);
   b->ending = false;
   b->parent.store(nullptr, std::memory_order_relaxed);
   b->shared.store(one_reference, std::memory_order_relaxed);
   b->owner.store(nullptr, std::memory_order_relaxed);
   b->state.store(life::unstarted, std::memory_order_relaxed);
+}
+
+void renew(body* b) noexcept {
+  if (b->worn.load(std::memory_order_relaxed)) renew_wholly(b);
+  renew_unworn(b);
 }
 
 // Nothing refers to it, and it has nothing.
@@ -261,11 +263,11 @@ __attribute__((noinline)) void drop(body* b) noexcept {
 
 void unref_last(body* b, const void* at) noexcept {
   thread_record* const t = this_thread_if_any();
-  if (is_spent(t, b)) {  // as most are: what drop() does comes to a few words then
+  if (__builtin_expect(is_spent(t, b), 1)) {  // as most are: what drop() does comes to a few words then
     body* const parent = b->parent.load(std::memory_order_relaxed);
     --t->own_references;
     t->count(-1);
-    renew(b);
+    renew_unworn(b);
     t->spare.give(b);
     if (unref_here(parent)) return;
     b = parent;

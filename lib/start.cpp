@@ -218,8 +218,8 @@ GREENLET_ALWAYS_INLINE void activate(thread_record& t, body* b, stack* memory) n
 // Whether a start of it runs no user code and cannot fail, unless it has hooks or more of its own; under its lock, or
 // when nobody else could come to it.
 GREENLET_ALWAYS_INLINE bool is_plain(thread_record& t, body* b) noexcept {
-  return b->is(life::unstarted) && b->run && t.pool.has(b->stack_size) &&
-         b->parent.load(std::memory_order_relaxed)->thread() == &t;  // whom a thread has started stays its own
+  return __builtin_expect(b->is(life::unstarted) && b->run && t.pool.has(b->stack_size) &&
+                              b->parent.load(std::memory_order_relaxed)->thread() == &t, 1);  // whom a thread has started stays its own
 }
 
 }  // namespace
@@ -243,9 +243,9 @@ bool start_plainly(thread_record& t, body* b) noexcept {
 // Not by the record: what has been stored there a moment ago would be waited for, and everything after the jump is on
 // the stack that it tells.
 machine::context* start_straight(hot_thread* on, body* b) noexcept {
-  if (!b || on->attention.load(std::memory_order_relaxed) != 0) return nullptr;
+  if (__builtin_expect(!b || on->attention.load(std::memory_order_relaxed) != 0, 0)) return nullptr;
   thread_record& t = *static_cast<thread_record*>(on);
-  if (!is_sole(b) || b->worn.load(std::memory_order_relaxed)) return start_plainly(t, b) ? &b->where : nullptr;
+  if (__builtin_expect(!is_sole(b) || b->worn.load(std::memory_order_relaxed), 0)) return start_plainly(t, b) ? &b->where : nullptr;
   if (!is_plain(t, b)) return nullptr;
   stack* const memory = t.pool.pop();
   activate(t, b, memory);
