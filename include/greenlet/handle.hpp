@@ -87,12 +87,12 @@ class GREENLET_API greenlet {
             class = std::enable_if_t<!std::is_same_v<D, greenlet> && !std::is_same_v<D, attributes> &&
                                      detail::is_runnable<F>>>
   explicit greenlet(F&& run)
-      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), nullptr, this)) {}
+      : body_(detail::new_body_of(std::forward<F>(run), nullptr, this)) {}
 
   /// The same with a given parent, of any thread; an empty one means the current greenlet.
   template <class F, class = std::enable_if_t<detail::is_runnable<F>>>
   greenlet(F&& run, const greenlet& parent)
-      : body_(detail::new_body(detail::make_closure(std::forward<F>(run)), &parent, this)) {}
+      : body_(detail::new_body_of(std::forward<F>(run), &parent, this)) {}
 
   /// The same with attributes. Throws also: std::invalid_argument for a stack size that cannot be.
   template <class F, class = std::enable_if_t<detail::is_runnable<F>>>

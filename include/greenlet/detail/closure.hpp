@@ -136,6 +136,24 @@ closure make_closure(F&& f) {
   return {value(std::forward<F>(f)), &call_erased<std::decay_t<F>>};
 }
 
+// The callable on its way: where it has been moved from there is nothing to destroy, and the compiler need not look.
+template <class F>
+body* new_body_of(F&& f, const greenlet* parent, void* at) {
+  struct room {
+    union {
+      closure run;
+    };
+    bool moved = false;
+    explicit room(F&& g) : run(make_closure(std::forward<F>(g))) {}
+    ~room() {
+      if (!moved) run.~closure();
+    }
+  } given(std::forward<F>(f));
+  body* const made = new_body(std::move(given.run), parent, at);
+  given.moved = true;
+  return made;
+}
+
 }  // namespace greenlets::detail
 
 #endif

@@ -23,7 +23,7 @@ struct body;  // the library's record of one greenlet
 // What attributes::on_start() is given, with its type erased.
 using start_resolver = std::function<closure(const greenlet&)>;
 
-// The parent, when there is none or it is empty, is the current greenlet. `at` is where the handle will be: only the
+// Moves from `run`, unless it throws. The parent, when there is none or it is empty, is the current greenlet. `at` is where the handle will be: only the
 // address is looked at; to what is const g++ would expect that there is something already.
 GREENLET_API body* new_body(closure&& run, const greenlet* parent, void* at);
 GREENLET_API body* new_body(closure&& run, const greenlet* parent, const attributes& with, void* at);
