@@ -106,7 +106,7 @@ body* new_body(closure&& run, const greenlet* parent, void* at) {
   thread_record* const t = this_thread_if_any();
   if (__builtin_expect(t && !t->is_busy() && t->spare.has() && t->ids.has(), 1)) {  // then nothing is called, and few registers are needed
     body* const p = parent_or_running(*t, parent);
-    if (ref_here(p)) return fill(*t, t->spare.pop(), t->ids.pop(), std::move(run), p);
+    if (ref_here(p, t)) return fill(*t, t->spare.pop(), t->ids.pop(), std::move(run), p);
   }
   return new_body_slowly(std::move(run), parent, at);
 }

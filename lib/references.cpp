@@ -269,7 +269,7 @@ void unref_last(body* b, const void* at) noexcept {
     t->count(-1);
     renew_unworn(b);
     t->spare.give(b);
-    if (unref_here(parent)) return;
+    if (unref_here(parent, t)) return;
     b = parent;
   } else if (at && is_traced(b)) {
     taken(b, at);

@@ -113,10 +113,10 @@ GREENLET_ALWAYS_INLINE void exchange_exceptions(hot_thread* t, hot_body* from, h
 GREENLET_API void ref_elsewhere(body* b, const void* at) noexcept;
 GREENLET_API void unref_last(body* b, const void* at) noexcept;  // perhaps
 
-// Takes a reference that this thread counts apart. Returns false when it does not.
-inline bool ref_here(body* b) noexcept {
+// Takes a reference that this thread, which is `t`, counts apart. Returns false when it does not.
+inline bool ref_here(body* b, const hot_thread* t = hot_thread_v1) noexcept {
   auto* const hot = reinterpret_cast<hot_body*>(b);
-  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1 ||
+  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != t ||
                            hot->shared.load(std::memory_order_relaxed) & counts_slowly,
                        0))
     return false;
@@ -129,9 +129,9 @@ inline void ref(body* b, const void* at = nullptr) noexcept {
 }
 
 // Drops a reference that this thread has counted apart. Returns false when there is none, or it may be the last.
-inline bool unref_here(body* b) noexcept {
+inline bool unref_here(body* b, const hot_thread* t = hot_thread_v1) noexcept {
   auto* const hot = reinterpret_cast<hot_body*>(b);
-  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != hot_thread_v1, 0)) return false;
+  if (__builtin_expect(hot->active_on.load(std::memory_order_relaxed) != t, 0)) return false;
   const std::size_t count = hot->here.load(std::memory_order_relaxed);
   if (__builtin_expect(count == 1 || hot->shared.load(std::memory_order_relaxed) & counts_slowly, 0)) return false;
   hot->here.store(count - 1, std::memory_order_relaxed);
