@@ -211,6 +211,7 @@ TEST_CASE("threads that share a context, and set those of each other's greenlets
   const context shared = context::make();
   std::atomic<bool> stop{false};
   std::promise<greenlet> made;
+  std::promise<void> shares;
   // One switches to a greenlet and away all the time, another gives it contexts and takes them.
   std::thread owner([&] {
     greenlet g([&] {
@@ -229,6 +230,8 @@ TEST_CASE("threads that share a context, and set those of each other's greenlets
   });
   std::thread sharer([&] {
     current().set_context(shared);
+    text.set("the sharer's first");
+    shares.set_value();
     std::vector<std::unique_ptr<context_var<std::string>>> vars;
     while (!stop) {
       vars.push_back(std::make_unique<context_var<std::string>>("v"));
@@ -239,6 +242,7 @@ TEST_CASE("threads that share a context, and set those of each other's greenlets
     }
   });
   const greenlet g = made.get_future().get();
+  shares.get_future().wait();
   int got = 0, refused = 0;
   while (got < 2000 || refused < 1) {
     try {
