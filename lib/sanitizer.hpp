@@ -215,6 +215,13 @@ inline void closes([[maybe_unused]] int fd) noexcept {
 #define GREENLET_NO_ASAN
 #endif
 
+// For what reads what another thread may be writing, and knows it.
+#if defined(GREENLET_TSAN)
+#define GREENLET_NO_TSAN __attribute__((no_sanitize("thread"), noinline))
+#else
+#define GREENLET_NO_TSAN
+#endif
+
 // For a handler of abi::__forced_unwind: libstdc++ has no C++ object there, and binds the reference to
 // null, which UBSan would report.
 #define GREENLET_CATCHES_FORCED_UNWIND __attribute__((no_sanitize("null")))

@@ -3,7 +3,8 @@
 
 # GREENLET_CHECK([MODULES], [MIN-VERSION], [ACTION-IF-FOUND], [ACTION-IF-NOT-FOUND])
 # ---------------------------------------------------------------------------------
-# MODULES is a list of what the program needs beside the core, which it always gets: hub, gc, or nothing.
+# MODULES is a list of what the program needs beside the core, which it always gets: backtrace, hub, gc, or
+# nothing.
 # Sets and substitutes GREENLET_CFLAGS and GREENLET_LIBS. Without ACTION-IF-NOT-FOUND configure
 # stops with pkg-config's own explanation. For example:
 #

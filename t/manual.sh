@@ -134,6 +134,7 @@ for page in $manuals; do
   for name in $(sed -n 's/^\.[XI][rt] \(Xr \)\{0,1\}\([a-z_-]*greenlet[a-z_-]*\) [37].*/\2/p' "$srcdir/$page"); do
     grep -q "^$name " "$work/all" || case $name in
       *greenlet[_-]hub*) case $manuals in *hub*) complain "$page refers to $name, which is no page" ;; esac ;;
+      *greenlet-backtrace*) case $manuals in *backtrace*) complain "$page refers to $name, which is no page" ;; esac ;;
       *greenlet[_-]gc*) case $manuals in *greenlet-gc*) complain "$page refers to $name, which is no page" ;; esac ;;
       *) complain "$page refers to $name, which is no page" ;;
     esac

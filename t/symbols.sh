@@ -17,6 +17,7 @@ for la in $libraries; do
   seen=$((seen + 1))
   case $name in
     libgreenlet) namespace='greenlets' c='greenlet_[a-z_]+$' ;;
+    libgreenlet-backtrace) namespace='greenlets' c='$.' ;;
     libgreenlet-*) namespace="greenlets::${name#libgreenlet-}" c='$.' ;;
   esac
   # lib/fault.hpp, by its namespace and by a string of it.

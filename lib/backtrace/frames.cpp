@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+// The frames of a greenlet, for its own program and for people.
+#include "symbols.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <ostream>
+#include <sstream>
+
+namespace greenlets {
+namespace detail {
+namespace {
+
+// More than a stack of 16 MiB has, when each is of two words.
+constexpr std::size_t most_frames = std::size_t{1} << 20;
+
+// `beyond`: of the calling greenlet, what is above that.
+std::vector<place_in_code> places(const greenlet& g, const ucontext_t& here, std::uintptr_t beyond, std::size_t most) {
+  suspension_v1 s;
+  if (!copy_suspended(g, here, s)) return {};
+  return walk(s, s.running ? beyond : 0, most);
+}
+
+std::ostream& print(std::ostream& out, const frame& f) {
+  if (f.inlined)
+    out << "  inlined";
+  else
+    out << f.address;
+  out << ' ' << (f.function.empty() ? "?" : f.function);
+  if (!f.inlined) out << "+0x" << std::hex << f.offset << std::dec;
+  if (!f.file.empty()) out << " at " << f.file << ':' << f.line;
+  if (!f.inlined && !f.object.empty()) out << " in " << f.object;
+  return out;
+}
+
+// What stands between a call and what it is for: this library's inline functions, and the standard library's.
+bool is_of_no_interest(const frame& f) {
+  if (!f.inlined) return false;
+  return f.function.find("greenlets::detail::") == 0 || f.file.find("/greenlet/detail/") != std::string::npos ||
+         f.file.find("/c++/") != std::string::npos;
+}
+
+std::size_t addresses(const greenlet& g, void** room, std::size_t most) {
+  ucontext_t here;
+  getcontext(&here);
+  const auto all = places(g, here, reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)), most);
+  std::transform(all.begin(), all.end(), room, [](const place_in_code& p) { return p.address; });
+  return all.size();
+}
+
+std::vector<std::string> lines(void* address) {
+  std::vector<frame> all;
+  describe(all, {address, false});
+  std::vector<std::string> texts;
+  for (const frame& f : all) {
+    if (is_of_no_interest(f)) continue;
+    std::ostringstream text;
+    print(text, f);
+    texts.push_back(text.str());
+  }
+  return texts;
+}
+
+constexpr frames_source_v1 ours = {addresses, lines};
+[[maybe_unused]] const bool told = (set_frames_source(&ours), true);
+
+}  // namespace
+
+bool has_frames() noexcept { return frames_source() != nullptr; }
+
+}  // namespace detail
+
+std::vector<frame> frames(const greenlet& g) {
+  ucontext_t here;
+  getcontext(&here);
+  std::vector<frame> all;
+  for (const auto& place : detail::places(g, here, reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)), detail::most_frames))
+    detail::describe(all, place);
+  return all;
+}
+
+void write_frames(std::ostream& out, const std::vector<frame>& frames) {
+  for (const frame& f : frames)
+    if (!detail::is_of_no_interest(f)) detail::print(out << "  ", f) << '\n';
+}
+
+}  // namespace greenlets

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// Names from what the dynamic linker knows; and with libdw, names of all functions, files, lines and what was inlined.
+#include "symbols.hpp"
+
+#include "config.h"
+#include "debug_information.hpp"
+
+#include <cstdlib>
+#include <cxxabi.h>
+#include <dlfcn.h>
+#include <memory>
+
+namespace greenlets::detail {
+
+std::string demangled(const char* name) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(name, nullptr, nullptr, &status), std::free);
+  return status == 0 ? text.get() : name;
+}
+
+namespace {
+
+std::size_t distance(const void* from, const void* to) noexcept {
+  return static_cast<std::size_t>(static_cast<const char*>(to) - static_cast<const char*>(from));
+}
+
+frame by_dynamic_linker(void* address, const void* inside) {
+  frame f;
+  f.address = address;
+  Dl_info info = {};
+  if (!dladdr(inside, &info)) return f;
+  if (info.dli_fname) f.object = info.dli_fname;
+  if (info.dli_sname) f.function = demangled(info.dli_sname);
+  f.offset = distance(info.dli_sname ? info.dli_saddr : info.dli_fbase, address);
+  return f;
+}
+
+}  // namespace
+
+void describe(std::vector<frame>& to, const place_in_code& p) {
+  // After a call that does not return there may be another function.
+  const void* const inside = static_cast<char*>(p.address) - (p.interrupted ? 0 : 1);
+  frame f = by_dynamic_linker(p.address, inside);
+#ifdef HAVE_LIBDW
+  if (debug_information::describe(to, f, inside)) return;
+#endif
+  to.push_back(std::move(f));
+}
+
+}  // namespace greenlets::detail
