@@ -43,7 +43,17 @@ struct leak {
   std::chrono::nanoseconds age = {};  ///< when it was found
   std::vector<void*> created_at;    ///< return addresses, innermost first; with options::note_creation
   void* suspended_at = nullptr;     ///< where it goes on; null where the switch does not tell
+  /// Addresses in the functions that it is in, innermost first, 64 at most; when the program has libgreenlet-backtrace,
+  /// as it does when it includes <greenlet/backtrace.hpp>.
+  std::vector<void*> suspended_in;
   std::size_t stack_bytes = 0;      ///< that are in use
+  /// Ids of the greenlets whose handles are on its stack and in its callable, but for its parent: as the collector sees them, which takes what
+  /// is left of dropped ones for handles, too.
+  std::vector<std::uint64_t> holds;
+  /// Objects of the collected heap that nothing kept but it, and others that were found with it; and their bytes. What two
+  /// of them kept is counted for one. Of all that are found in a collection the first 32,768 objects are counted.
+  std::size_t held_objects = 0;
+  std::size_t held_bytes = 0;
 };
 
 struct options {

@@ -4,6 +4,7 @@
 // and before finalizers are chosen and weak links cleared. So a greenlet that is unwound finds everything as it was.
 #include "finding.hpp"
 
+#include "holding.hpp"
 #include "marking.hpp"
 
 #include "../collector.hpp"
@@ -103,6 +104,13 @@ void each_condemned(F&& f) noexcept {
       if (e->get()) f(*e);
 }
 
+void count_what_they_held() noexcept {
+  begin_counting();
+  each_condemned([](entry& e) {
+    if (e.suspended && !GC_is_marked(e.get())) count_held(e, e.get());
+  });
+}
+
 }  // namespace
 
 std::uint64_t now_ns() noexcept {
@@ -112,6 +120,7 @@ std::uint64_t now_ns() noexcept {
 }
 
 void begin_finding() {
+  if (chosen->unreachable == policy::report || chosen->unreachable == policy::reclaim_and_report) begin_holding();
   toggle_before = GC_get_toggleref_func();
   GC_set_toggleref_func(&on_toggle);
   void* const made = GC_generic_malloc(15, keeper_kind);
@@ -128,12 +137,14 @@ void marking_ended(bool roots_were_pushed) noexcept {
   keep_everything = !roots_were_pushed;
   std::size_t going = 0;
   std::size_t bytes = 0;
+  const std::size_t found = totals.found.load(std::memory_order_relaxed);
   if (!keep_everything)
     for_each([&](entry& e, body* b) {
       if (e.is_root() || GC_is_marked(b)) return;
       ++going;
       bytes += decide(e, b);
     });
+  if (tells_holding() && totals.found.load(std::memory_order_relaxed) != found) count_what_they_held();
   const std::size_t mapped = mapped_bytes();
   mapped_then.store(mapped - std::min(mapped, bytes), std::memory_order_relaxed);
   const std::size_t all = registered.load(std::memory_order_relaxed);

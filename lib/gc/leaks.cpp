@@ -2,7 +2,10 @@
 // What has been found, for people.
 #include "finding.hpp"
 
+#include "holding.hpp"
+
 #include "../immortal.hpp"
+#include "../suspension.hpp"
 
 #include <greenlet/unraisable.hpp>
 
@@ -32,6 +35,16 @@ std::vector<void*> frames_of(const entry& e) {
   return frames;
 }
 
+// Where it is suspended, if the program has who can tell.
+std::vector<void*> frames_of(const body* b) {
+  const auto* const source = greenlets::detail::frames_source();
+  if (!source) return {};
+  constexpr std::size_t most = 64;
+  std::vector<void*> frames(most);
+  frames.resize(source->addresses(b->self, frames.data(), most));
+  return frames;
+}
+
 leak describe(const entry& e, body* b) {
   leak l;
   l.id = b->id;
@@ -42,7 +55,11 @@ leak describe(const entry& e, body* b) {
   l.age = std::chrono::nanoseconds(now_ns() - e.made);
   l.created_at = frames_of(e);
   l.suspended_at = b->where.pc;
+  l.suspended_in = frames_of(b);
   l.stack_bytes = b->self.stack().used;
+  l.holds = held_greenlets(b);
+  l.held_objects = e.held_objects;
+  l.held_bytes = e.held_granules * entry::granule;
   return l;
 }
 
@@ -52,6 +69,7 @@ std::string demangled(const char* name) {
   return status == 0 ? text.get() : name;
 }
 
+// By the dynamic linker, which knows what is exported.
 std::string place(void* address) {
   std::ostringstream text;
   text << address;
@@ -65,6 +83,30 @@ std::string place(void* address) {
     }
   }
   return text.str();
+}
+
+void write_place(std::ostream& out, const char* what, void* address) {
+  const auto* const source = greenlets::detail::frames_source();
+  const auto lines = source ? source->describe(address) : std::vector<std::string>{place(address)};
+  for (const std::string& line : lines) out << "  " << what << line << '\n';
+}
+
+void write(std::ostream& out, const leak& l) {
+  out << "greenlet " << l.id;
+  if (!l.name.empty()) out << " \"" << l.name << '"';
+  out << ", made " << std::chrono::duration_cast<std::chrono::milliseconds>(l.age).count() << " ms before; its parent is "
+      << l.parent;
+  if (!l.parent_name.empty()) out << " \"" << l.parent_name << '"';
+  out << "; " << l.stack_bytes << " bytes of stack\n";
+  if (!l.holds.empty()) {
+    out << "  holds greenlets";
+    for (const std::uint64_t id : l.holds) out << ' ' << id;
+    out << '\n';
+  }
+  if (l.held_objects > 0) out << "  kept " << l.held_objects << " collected objects, " << l.held_bytes << " bytes\n";
+  if (l.suspended_at && l.suspended_in.empty()) write_place(out, "suspended at ", l.suspended_at);
+  for (void* frame : l.suspended_in) write_place(out, "suspended in ", frame);
+  for (void* frame : l.created_at) write_place(out, "made at ", frame);
 }
 
 }  // namespace
@@ -95,16 +137,7 @@ void write_leaks(std::ostream& out) {
   const std::vector<leak> all = leaks();
   out << all.size() << (all.size() == 1 ? " greenlet was" : " greenlets were") << " found suspended, and nothing can switch to "
       << (all.size() == 1 ? "it" : "them") << '\n';
-  for (const leak& l : all) {
-    out << "greenlet " << l.id;
-    if (!l.name.empty()) out << " \"" << l.name << '"';
-    out << ", made " << std::chrono::duration_cast<std::chrono::milliseconds>(l.age).count() << " ms before; its parent is "
-        << l.parent;
-    if (!l.parent_name.empty()) out << " \"" << l.parent_name << '"';
-    out << "; " << l.stack_bytes << " bytes of stack\n";
-    if (l.suspended_at) out << "  suspended at " << detail::place(l.suspended_at) << '\n';
-    for (void* frame : l.created_at) out << "  made at " << detail::place(frame) << '\n';
-  }
+  for (const leak& l : all) detail::write(out, l);
 }
 
 }  // namespace greenlets::gc

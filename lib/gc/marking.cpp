@@ -153,6 +153,10 @@ range live_part(const body* b) noexcept {
   return {low, high};
 }
 
+void each_reference_beside_stack(const body* b, void (*f)(void*, void*), void* data) {
+  each_word(const_cast<body*>(b), [&](void* word) { f(data, word); });
+}
+
 void push(const void* object) noexcept {
   const void* word[1] = {object};
   GC_push_all_eager(word, word + 1);

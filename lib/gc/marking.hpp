@@ -23,6 +23,8 @@ struct range {
   char* high;
 };
 range live_part(const body* b) noexcept;
+// What a body refers to beside its stack and the registers that are saved with it.
+void each_reference_beside_stack(const body* b, void (*f)(void*, void*), void* data);
 // The same of a context whose stack ends there.
 char* live_from(const greenlets::detail::machine::context& c) noexcept;
 

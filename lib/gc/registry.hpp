@@ -40,6 +40,10 @@ struct entry {
   std::atomic<fate> what{fate::none};
   unsigned char tries = 0;                // how often it was told to end
   bool suspended = false;                 // when it was condemned
+  // Then, when that is to be told: the objects of the collected heap that nothing else kept.
+  static constexpr std::size_t granule = 16;
+  std::uint32_t held_objects = 0;
+  std::uint32_t held_granules = 0;
   entry* next = nullptr;                  // of those that are free; of its thread's condemned
   std::uint64_t made = 0;                 // nanoseconds of the steady clock
   void** made_at = nullptr;               // return addresses, null at the end; when asked for
