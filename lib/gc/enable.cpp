@@ -6,6 +6,7 @@
 #include "roots.hpp"
 #include "stacks.hpp"
 
+#include "../arch/leftovers.hpp"
 #include "../collector.hpp"
 
 #include <greenlet/error.hpp>
@@ -52,6 +53,23 @@ void check_hooks() {
   chosen->unreachable = policy::ignore;
 }
 
+[[noreturn]] __attribute__((noinline)) void not_enabled() {
+  throw error(errc::not_running, "the collector has not been enabled");
+}
+
+// With so few words that hardly one of its frame is not written.
+__attribute__((noinline)) collection collect_here() {
+  const auto found = [] { return totals.found.load(std::memory_order_relaxed); };
+  const auto unwound = [] { return totals.unwound.load(std::memory_order_relaxed); };
+  const collection before = {found(), unwound()};
+  GC_clear_stack(nullptr);
+  GC_gcollect();
+  check_hooks();
+  wake_owners();
+  greenlets::detail::entered_thread();  // unwinds this thread's own
+  return {found() - before.found, unwound() - before.unwound};
+}
+
 }  // namespace
 }  // namespace detail
 
@@ -67,16 +85,11 @@ void enable(options with) {
 bool enabled() noexcept { return detail::on.load(std::memory_order_acquire); }
 
 collection collect() {
-  if (!enabled()) throw error(errc::not_running, "the collector has not been enabled");
+  if (!enabled()) detail::not_enabled();
   greenlets::detail::entered_thread();
-  const statistics_t before = statistics();
-  GC_clear_stack(nullptr);
-  GC_gcollect();
-  detail::check_hooks();
-  detail::wake_owners();
-  greenlets::detail::entered_thread();  // unwinds this thread's own
-  const statistics_t after = statistics();
-  return {after.found - before.found, after.unwound - before.unwound};
+  // The frame of what collects is scanned, and where it has not written yet is what was on the stack before.
+  greenlets::detail::machine::forget_frames();
+  return detail::collect_here();
 }
 
 statistics_t statistics() noexcept {
