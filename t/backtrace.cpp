@@ -8,7 +8,7 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <future>
-#include <iostream>
+#include <search.h>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -140,8 +140,9 @@ int compare(const void*, const void*) {
 
 TEST_CASE("180: they include those of the C library's functions that have called back") {
   const greenlet g([] {
-    int two[2] = {2, 1};
-    std::qsort(two, 2, sizeof two[0], compare);
+    const int one[1] = {1};
+    std::size_t n = 1;
+    lfind(one, one, &n, sizeof one[0], compare);  // which no sanitizer has of its own
   });
   g.switch_to();
   const auto all = frames(g);
