@@ -21,6 +21,9 @@ body::body(bool is_main) : main(is_main) {
   access::refer(self, this);
   if (collects) {
     wear();
+    // A thread's record refers to it, and the collector knows of that only while the thread has the record:
+    // t/gc_threads.cpp. Until end_record().
+    if (main) the_collector->pin(this);
     the_collector->made(this);
   }
   if (!main) return;

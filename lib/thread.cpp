@@ -130,6 +130,7 @@ void end_record(thread_record& t) noexcept {
   t.references.fetch_add(t.own_references - thread_record::while_it_runs, std::memory_order_acq_rel);
   census.threads.fetch_sub(1, std::memory_order_relaxed);
   forget(t);
+  unpin(t.main);
   unref(t.main);
   unref(t);
 }

@@ -2,6 +2,7 @@
 // Whose thread unwinds what is found, and threads that come and go while there is a collection.
 #include "gc_testing.hpp"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <thread>
 
@@ -11,6 +12,9 @@ using namespace gc_testing::on_a_stack;
 namespace {
 
 const enabling on;
+
+// What to do when the thread has made its record, and does not have it yet; and when it has it no more.
+thread_local void (*between)() = nullptr;
 
 std::atomic<int> by_collector{0};
 
@@ -36,6 +40,16 @@ void start() {
 }
 
 }  // namespace
+
+// The library calls it at both moments.
+extern "C" int pthread_setspecific(pthread_key_t key, const void* data) noexcept {
+  static const auto real = reinterpret_cast<int (*)(pthread_key_t, const void*)>(dlsym(RTLD_NEXT, "pthread_setspecific"));
+  if (const auto f = std::exchange(between, nullptr)) {
+    f();
+    between = f;
+  }
+  return real(key, data);
+}
 
 TEST_CASE("123: what is found is unwound by its own thread, at its next entry, and not in the collector") {
   start();
@@ -154,6 +168,32 @@ TEST_CASE("pthread_exit in a greenlet, and a thread that has unwound itself befo
   CHECK(destroyed == 3 + 2 + 2 + 3);
   CHECK(elsewhere == 0);
   CHECK(damaged == 0);
+}
+
+// A thread's first greenlet was its own parent, and its first switch looked for the end of that for ever: its main
+// greenlet had been freed, and the memory used again.
+TEST_CASE("a collection while a thread comes to have its main greenlet, or loses it, does not take that") {
+  start();
+  static std::atomic<int> times;
+  times = 0;
+  std::thread([] {
+    between = [] {
+      ++times;
+      wipe_stack();
+      GC_gcollect();
+      use_free_memory();
+    };
+    const greenlet first([] { switch_to_parent(); });
+    CHECK(first.parent() == main_greenlet());
+    CHECK(first.parent() != first);
+    first.switch_to();
+    first.switch_to();
+    CHECK(first.dead());
+    unwind_thread();
+    between = nullptr;
+  }).join();
+  CHECK(times >= 3);
+  collect_twice();
 }
 
 TEST_CASE("short threads during a storm of collections") {
