@@ -195,31 +195,3 @@ TEST_CASE("a collection while a thread comes to have its main greenlet, or loses
   CHECK(times >= 3);
   collect_twice();
 }
-
-TEST_CASE("short threads during a storm of collections") {
-  start();
-  const int n = std::getenv("GREENLET_TEST_GC_SECONDS") ? 100000 : 300;
-  std::atomic<bool> over{false};
-  std::thread collecting([&] {
-    current();
-    while (!over) {
-      gc::collect();
-      use_free_memory();
-    }
-  });
-  for (int i = 0; i < n; ++i) {
-    std::thread([i] {
-      leave_cycles(i % 3);
-      witness* volatile here = make_witness();
-      greenlet g([] { switch_to_parent(make_witness()); });
-      witness* const there = g.switch_to().get<witness*>();
-      if (!here->intact() || !there->intact()) ++damaged;
-    }).join();
-  }
-  over = true;
-  collecting.join();
-  CHECK(elsewhere == 0);
-  CHECK(damaged == 0);
-  CHECK(destroyed == n / 3 * 3);
-  MESSAGE(n, " threads, ", gc::statistics().collections, " collections");
-}

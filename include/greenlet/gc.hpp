@@ -90,6 +90,9 @@ struct collection {
 /// Collects now. Unreachable greenlets of the calling thread have been unwound when it returns; those of other threads
 /// are, at their next entry into the library; a thread that is blocked in its hub is woken.
 ///
+/// While other threads use the library, it begins no sooner than 50 microseconds after the last one ended: Boehm GC's
+/// lock is not fair, and threads that need it would else wait for as long as one collects without pause.
+///
 /// Finalizers of Boehm GC's may run here. Switches: to unwind. Thread: any, in any greenlet. Throws: error(not_running)
 /// when there is no collector; as current() does.
 GREENLET_API collection collect();

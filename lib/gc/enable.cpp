@@ -13,6 +13,8 @@
 #include <greenlet/unraisable.hpp>
 
 #include <atomic>
+#include <cstdint>
+#include <ctime>
 #include <exception>
 #include <mutex>
 #include <stdexcept>
@@ -45,6 +47,20 @@ void begin(options&& with) {
   hook_collections();
 }
 
+// libgc's lock is not fair: who waits for it is woken when it is given back, and by then a thread that collects
+// without pause has it again. To come, make a greenlet and go, a thread needs it some twenty times
+// (t/gc_short_threads.cpp). So a collection begins only when who was woken has had the time to take it.
+std::atomic<std::uint64_t> last_end{0};
+
+__attribute__((noinline)) void let_others_in() noexcept {
+  constexpr std::uint64_t wake_ns = 50000;
+  if (attached.load(std::memory_order_relaxed) < 2) return;
+  const std::uint64_t ago = now_ns() - last_end.load(std::memory_order_relaxed);
+  if (ago >= wake_ns) return;
+  const timespec rest = {0, static_cast<long>(wake_ns - ago)};
+  nanosleep(&rest, nullptr);
+}
+
 void check_hooks() {
   static std::atomic<bool> told{false};
   if (!hooks_lost() || told.exchange(true, std::memory_order_relaxed)) return;
@@ -64,6 +80,7 @@ __attribute__((noinline)) collection collect_here() {
   const collection before = {found(), unwound()};
   GC_clear_stack(nullptr);
   GC_gcollect();
+  last_end.store(now_ns(), std::memory_order_relaxed);
   check_hooks();
   wake_owners();
   greenlets::detail::entered_thread();  // unwinds this thread's own
@@ -87,6 +104,7 @@ bool enabled() noexcept { return detail::on.load(std::memory_order_acquire); }
 collection collect() {
   if (!enabled()) detail::not_enabled();
   greenlets::detail::entered_thread();
+  detail::let_others_in();
   // The frame of what collects is scanned, and where it has not written yet is what was on the stack before.
   greenlets::detail::machine::forget_frames();
   return detail::collect_here();

@@ -15,6 +15,7 @@ namespace greenlets::gc::detail {
 
 __thread thread* me = nullptr;
 thread* first_thread = nullptr;
+std::atomic<std::size_t> attached{0};
 
 namespace {
 
@@ -95,6 +96,7 @@ void in_child() {
   for (thread* t = first_thread; t; t = t->next) t->in_stop = 0;
   first_thread = me;
   if (me) me->next = nullptr;
+  attached.store(me ? 1 : 0, std::memory_order_relaxed);
   const thread_record* const mine = me ? me->record : nullptr;
   for_each([mine](entry& e, body* b) {
     if (b->thread() && b->thread() != mine && b->is(greenlets::detail::life::active))
@@ -102,10 +104,18 @@ void in_child() {
   });
 }
 
+// Counts a thread, unless it comes to nothing.
+struct attaching {
+  bool counts = !me;
+  attaching() noexcept { attached.fetch_add(counts, std::memory_order_relaxed); }
+  ~attaching() { attached.fetch_sub(counts, std::memory_order_relaxed); }
+};
+
 }  // namespace
 
 void attach() {
   if (me && (me->ours || GC_thread_is_registered())) return;
+  attaching count;
   bool ours = false;
   GC_stack_base base;
   if (!GC_thread_is_registered()) {
@@ -131,6 +141,7 @@ void attach() {
   made->record = greenlets::detail::thread_in_use();
   enlist(*made);
   me = made;
+  count.counts = false;
 }
 
 void detach() noexcept {
@@ -141,6 +152,7 @@ void detach() noexcept {
   pthread_setspecific(key, nullptr);
   if (t->ours) GC_unregister_my_thread();
   delete t;
+  attached.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void uses(thread_record* t) noexcept {

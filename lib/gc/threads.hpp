@@ -41,6 +41,7 @@ struct thread {
 
 extern __thread thread* me __attribute__((tls_model("initial-exec")));
 extern thread* first_thread;  // changed under the lock
+extern std::atomic<std::size_t> attached;  // threads, with those that wait to be
 
 // Makes the calling thread known to the collector, if it is not.
 void attach();
