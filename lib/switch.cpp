@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The switch: from the public call to the jump, and what is done on arrival.
+#include "collector.hpp"
 #include "fault.hpp"
 #include "overflow.hpp"
 #include "thread.hpp"
@@ -175,7 +176,13 @@ value arrive(body* self) { return open(arrived(self)); }
 static void end_survivor(thread_record& t, arrival& how) noexcept {
   how.pin.pin(t);
   t.survivor = nullptr;
+  // Whatever the thread has begun meanwhile is on the thread's own stack from now on. Not before: until here
+  // a collector needs to know that this stack waits.
+  surviving_record() = t.survives_in;
+  if (thread_record* now = this_thread_if_any()) now->survives_in = t.survives_in;
+  unpin(how.left);
   unref(how.left);
+  unpin(t.main);
   unref(t.main);
   unref(t);
 }

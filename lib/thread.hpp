@@ -160,7 +160,7 @@ inline thread_record& this_thread() { return record ? *record : first_use(); }
 // The same, or null.
 inline thread_record* this_thread_if_any() noexcept { return record; }
 // The calling thread's record that has ended and whose survivor goes on; null if there is none.
-thread_record*& surviving_record() noexcept;
+GREENLET_API thread_record*& surviving_record() noexcept;
 // The record's end: nothing of the thread is active any more. Marks it exited and its main greenlet
 // dead, and takes it away from the thread, whose next use of the library makes another.
 void end_record(thread_record& t) noexcept;

@@ -76,6 +76,8 @@ void survive(thread_record& t, body* self) noexcept {
   ref(self);
   ref(t.main);
   ref(t);
+  pin(self);  // from now on no collector knows of them by their thread's record
+  pin(t.main);
   self->wear();
   t.survivor = std::exchange(self->memory, nullptr);
   end_fp_env(t, self);
@@ -136,12 +138,7 @@ void unwind(thread_record& t) noexcept {
 void leave_survivor(thread_record& t, parcel&& result) noexcept {
   body* const self = t.running();
   stack* const own = t.survivor;
-  // Whatever the thread has begun meanwhile is on the thread's own stack from now on.
-  surviving_record() = t.survives_in;
-  if (thread_record* now = this_thread_if_any()) {
-    now->native = t.native;
-    now->survives_in = t.survives_in;
-  }
+  if (thread_record* now = this_thread_if_any()) now->native = t.native;
   t.slot = std::move(result);
   *t.exceptions = std::exchange(t.main->exceptions, {});
   if (self->own_fp_env) machine::load(t.fp_env);  // which was put away when control came here

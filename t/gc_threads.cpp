@@ -195,3 +195,25 @@ TEST_CASE("a collection while a thread comes to have its main greenlet, or loses
   CHECK(times >= 3);
   collect_twice();
 }
+
+// The main greenlet's record and what lay on the thread's own stack were freed.
+TEST_CASE("a greenlet that has unwound its thread, and uses the library no more, goes back to a thread that is intact") {
+  start();
+  std::thread([] {
+    witness* volatile here = make_witness();
+    greenlet g([] {
+      witness* volatile kept = make_witness();
+      unwind_thread();
+      wipe_stack();
+      for (int i = 0; i < 3; ++i) {
+        GC_gcollect();
+        gc_testing::use_free_memory();
+      }
+      if (!kept->intact()) ++damaged;
+    });
+    g.switch_to();
+    if (!here->intact()) ++damaged;
+  }).join();
+  CHECK(damaged == 0);
+  collect_twice();
+}

@@ -56,6 +56,25 @@ char* high_of(const thread& t, const void* sp) noexcept {
   return s ? end_of(*s, sp) : static_cast<char*>(t.native.mem_base);
 }
 
+// Its record, and those whose survivors it is on: they have a main greenlet each, which waits on some stack.
+template <class F>
+void each_record(const thread& t, F&& f) {
+  if (t.record) f(*t.record);
+  for (const thread_record* x = *t.survives_in; x; x = x->survives_in)
+    if (x != t.record) f(*x);
+}
+
+// Where it is when only its records say so.
+struct said {
+  stack* on;
+  const void* sp;
+};
+said said_place_of(const thread& t) noexcept {
+  if (const body* const b = t.record ? t.record->running() : nullptr; b && b->memory) return {b->memory, b->where.sp};
+  if (const thread_record* const x = *t.survives_in) return {x->survivor, x->running()->where.sp};
+  return {nullptr, nullptr};
+}
+
 // A stack of the thread's that it is not on, where its record's main greenlet waits.
 void push_main(const thread& t, const thread_record& r, const stack* on) noexcept {
   const auto& where = r.main->where;
@@ -90,30 +109,28 @@ GREENLET_NO_ASAN void push_below_signal(thread& t, char* sp) noexcept {
   }
   push_range(below(native, const_cast<char*>(t.native_low)), native_high);
   // Not on any stack of a greenlet's, so all of them are scanned by what they have saved, too.
-  for (const thread_record* x = t.record; x; x = x->survives_in)
-    if (x->main->where.sp) push_context(x->main->where, high_of(t, x->main->where.sp));
+  each_record(t, [&t](const thread_record& r) {
+    if (r.main->where.sp) push_context(r.main->where, high_of(t, r.main->where.sp));
+  });
 }
 
 void push_thread(thread& t) noexcept {
   const thread_record* const r = t.record;
   char* const sp = place_of(t);
-  stack* on = sp ? stack_at(sp) : nullptr;
+  // In GC_do_blocking a thread is not stopped, and does not switch.
+  const auto [on, at] = sp ? said{stack_at(sp), sp} : said_place_of(t);
   if (r) {
     push(r->running());
-    push(r->main);
     push(r->left);
     for (body* const guest : r->guests) push(guest);
-    push_value(r->slot.sent);
-    for (const thread_record* x = r->survives_in; x; x = x->survives_in) push(x->main);
-    // In GC_do_blocking a thread is not stopped, and does not switch.
-    if (!sp) on = r->running()->memory;
   }
+  each_record(t, [](const thread_record& each) { push_value(each.slot.sent); });
   const bool on_signal_stack = sp && !on && t.signal_low && sp >= t.signal_low && sp < t.signal_high;
   if (on_signal_stack && !t.is_native(sp)) return push_below_signal(t, sp);
-  for (const thread_record* x = r; x; x = x->survives_in) push_main(t, *x, on);
+  each_record(t, [&, on = on](const thread_record& each) { push_main(t, each, on); });
   if (!on) return;
   stands_on(on);
-  exchange_bottom(t, end_of(*on, sp ? sp : r->running()->where.sp));
+  exchange_bottom(t, end_of(*on, at));
 }
 
 void push_bodies(bool all) noexcept {

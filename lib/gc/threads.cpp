@@ -139,6 +139,7 @@ void attach() {
   made->handle = GC_get_my_stackbottom(&made->native);
   made->native_low = native_low();
   made->record = greenlets::detail::thread_in_use();
+  made->survives_in = &greenlets::detail::surviving_record();
   enlist(*made);
   me = made;
   count.counts = false;

@@ -19,6 +19,7 @@ using greenlets::detail::thread_record;
 struct thread {
   thread* next = nullptr;
   thread_record* record = nullptr;  // null before and after
+  thread_record* const* survives_in = nullptr;  // where it says on whose survivor's stack it is
   bool ours = false;                // we have registered it, and so take it off again
   void* handle = nullptr;           // libgc's; good while the thread is registered
   GC_stack_base native{};           // where its own stack begins
