@@ -7,6 +7,9 @@
 //   leaky ignore      grows
 //
 // Now and then a line says how it is: five times, or as often as is asked for. bench/pressure draws them.
+#ifdef WITH_FRAMES
+#include <greenlet/backtrace.hpp>  // with which it says in which functions they wait
+#endif
 #include <greenlet/gc.hpp>
 #include <greenlet/greenlet.hpp>
 
@@ -23,8 +26,12 @@ using namespace greenlets;
 
 namespace {
 
+// What a leak costs besides the greenlet.
 struct connection {
-  char buffer[2000] = {};  // what a leak costs besides the greenlet
+  char buffer[2000] = {};
+};
+struct query {
+  char text[1000] = {};
 };
 
 // The parser waits for the backend to say how much it wants, and the backend for the parser's first word.
@@ -36,8 +43,8 @@ void parser(const greenlet& backend) {
 
 void backend(const greenlet& parser) {
   const greenlet other = parser;
-  [[maybe_unused]] const connection mine;
-  switch_to_parent();
+  [[maybe_unused]] const query mine;
+  switch_to_parent(std::string("ready"));
 }
 
 void serve(int request) {

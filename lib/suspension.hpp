@@ -31,8 +31,8 @@ GREENLET_API bool copy_suspended(const greenlet& g, const ucontext_t& here, susp
 struct frames_source_v1 {
   // The innermost `most` addresses, innermost first; returns how many. Throws std::bad_alloc.
   std::size_t (*addresses)(const greenlet& g, void** room, std::size_t most);
-  // What is at such an address, for people; several lines where functions were inlined. Throws std::bad_alloc.
-  std::vector<std::string> (*describe)(void* address);
+  // What is at such addresses, for people: not of each a line, and of some several. Throws std::bad_alloc.
+  std::vector<std::string> (*describe)(void* const* addresses, std::size_t number);
 };
 GREENLET_API void set_frames_source(const frames_source_v1* source) noexcept;
 GREENLET_API const frames_source_v1* frames_source() noexcept;

@@ -47,7 +47,8 @@ struct frame {
 /// Switches: no. Thread: any. Not in a signal handler. Throws: std::bad_alloc.
 GREENLET_API std::vector<frame> frames(const greenlet& g);
 
-/// The same for people: a line for each, but for inlined ones of this library's and of the standard library's.
+/// The same for people: a line for each, but for those that are the same in every greenlet, with which its stack begins,
+/// and for inlined ones of this library's and of the standard library's.
 /// Switches: no. Thread: any. Throws: what `out` does.
 GREENLET_API void write_frames(std::ostream& out, const std::vector<frame>& frames);
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <ostream>
 #include <sstream>
+#include <utility>
 
 namespace greenlets {
 namespace detail {
@@ -21,9 +22,37 @@ std::vector<place_in_code> places(const greenlet& g, const ucontext_t& here, std
   return walk(s, s.running ? beyond : 0, most);
 }
 
+// -- For people ----------------------------------------------------------------------------------------
+
+bool begins_with(const std::string& text, const char* with) { return text.rfind(with, 0) == 0; }
+
+// What stands between a call and what it is for: this library's inline functions, and the standard library's.
+bool is_in_between(const frame& f) {
+  return f.inlined && (begins_with(f.function, "greenlets::detail::") || f.file.find("/greenlet/detail/") != std::string::npos ||
+                       f.file.find("/c++/") != std::string::npos);
+}
+
+// What calls a greenlet's function: the library's code, and that which is compiled into programs for it.
+bool is_the_librarys(const frame& f) {
+  return begins_with(f.function, "greenlets::detail::") || f.object.find("/libgreenlet.") != std::string::npos ||
+         f.function == "__start_context";
+}
+bool is_the_caller(const frame& f) { return begins_with(f.function, "greenlets::value greenlets::detail::call_erased<"); }
+
+// Without what is the same for every greenlet.
+std::vector<frame> of_interest(std::vector<frame> all) {
+  while (!all.empty() && is_the_librarys(all.back())) {
+    const void* const address = all.back().address;
+    while (!all.empty() && all.back().address == address) all.pop_back();  // with what is inlined there
+  }
+  if (!all.empty() && is_the_caller(all.back())) all.pop_back();  // where the function may have been inlined
+  all.erase(std::remove_if(all.begin(), all.end(), is_in_between), all.end());
+  return all;
+}
+
 std::ostream& print(std::ostream& out, const frame& f) {
   if (f.inlined)
-    out << "  inlined";
+    out << "inlined";
   else
     out << f.address;
   out << ' ' << (f.function.empty() ? "?" : f.function);
@@ -33,12 +62,7 @@ std::ostream& print(std::ostream& out, const frame& f) {
   return out;
 }
 
-// What stands between a call and what it is for: this library's inline functions, and the standard library's.
-bool is_of_no_interest(const frame& f) {
-  if (!f.inlined) return false;
-  return f.function.find("greenlets::detail::") == 0 || f.file.find("/greenlet/detail/") != std::string::npos ||
-         f.file.find("/c++/") != std::string::npos;
-}
+// -- For those that have greenlets told ------------------------------------------------------------------
 
 std::size_t addresses(const greenlet& g, void** room, std::size_t most) {
   ucontext_t here;
@@ -48,12 +72,11 @@ std::size_t addresses(const greenlet& g, void** room, std::size_t most) {
   return all.size();
 }
 
-std::vector<std::string> lines(void* address) {
+std::vector<std::string> lines(void* const* addresses, std::size_t number) {
   std::vector<frame> all;
-  describe(all, {address, false});
+  for (std::size_t i = 0; i < number; ++i) describe(all, {addresses[i], false});
   std::vector<std::string> texts;
-  for (const frame& f : all) {
-    if (is_of_no_interest(f)) continue;
+  for (const frame& f : of_interest(std::move(all))) {
     std::ostringstream text;
     print(text, f);
     texts.push_back(text.str());
@@ -80,8 +103,7 @@ std::vector<frame> frames(const greenlet& g) {
 }
 
 void write_frames(std::ostream& out, const std::vector<frame>& frames) {
-  for (const frame& f : frames)
-    if (!detail::is_of_no_interest(f)) detail::print(out << "  ", f) << '\n';
+  for (const frame& f : detail::of_interest(frames)) detail::print(out << "  ", f) << '\n';
 }
 
 }  // namespace greenlets

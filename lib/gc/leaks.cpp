@@ -85,9 +85,12 @@ std::string place(void* address) {
   return text.str();
 }
 
-void write_place(std::ostream& out, const char* what, void* address) {
-  const auto* const source = greenlets::detail::frames_source();
-  const auto lines = source ? source->describe(address) : std::vector<std::string>{place(address)};
+void write_places(std::ostream& out, const char* what, const std::vector<void*>& addresses) {
+  std::vector<std::string> lines;
+  if (const auto* const source = greenlets::detail::frames_source())
+    lines = source->describe(addresses.data(), addresses.size());
+  else
+    for (void* address : addresses) lines.push_back(place(address));
   for (const std::string& line : lines) out << "  " << what << line << '\n';
 }
 
@@ -104,9 +107,9 @@ void write(std::ostream& out, const leak& l) {
     out << '\n';
   }
   if (l.held_objects > 0) out << "  kept " << l.held_objects << " collected objects, " << l.held_bytes << " bytes\n";
-  if (l.suspended_at && l.suspended_in.empty()) write_place(out, "suspended at ", l.suspended_at);
-  for (void* frame : l.suspended_in) write_place(out, "suspended in ", frame);
-  for (void* frame : l.created_at) write_place(out, "made at ", frame);
+  if (l.suspended_at && l.suspended_in.empty()) write_places(out, "suspended at ", {l.suspended_at});
+  write_places(out, "suspended in ", l.suspended_in);
+  write_places(out, "made at ", l.created_at);
 }
 
 }  // namespace
