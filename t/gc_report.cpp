@@ -43,6 +43,7 @@ node* chain(int n) {
   for (; n > 0; --n) {
     auto* const made = static_cast<node*>(GC_malloc(sizeof(node)));
     made->next = first;
+    made->bytes[0] = 1;  // one that is all zero looks like a free one
     first = made;
   }
   return first;

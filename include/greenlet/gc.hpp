@@ -51,7 +51,7 @@ struct leak {
   /// is left of dropped ones for handles, too.
   std::vector<std::uint64_t> holds;
   /// Objects of the collected heap that nothing kept but it, and others that were found with it; and their bytes. What two
-  /// of them kept is counted for one. Of all that are found in a collection the first 32,768 objects are counted.
+  /// of them kept is counted for one; what looks like free memory, a link and zeros, is not. Of all that are found in a collection the first 32,768 objects are counted.
   std::size_t held_objects = 0;
   std::size_t held_bytes = 0;
 };
