@@ -78,6 +78,8 @@ struct options {
 /// Boehm GC's (GC_malloc, allocator<T>), keeps its greenlet only while somebody can reach that place; one anywhere else
 /// (static, on a thread's own stack, in memory of malloc) keeps it as without a collector. So does a reference of C's.
 ///
+/// With Boehm GC in its find-leak mode (GC_FIND_LEAK), which frees what it reports, each keeps itself: policy::ignore.
+///
 /// Switches: no. Throws: error(already_started) when it is too late or done already; std::bad_alloc, std::system_error.
 GREENLET_API void enable(options with = {});
 GREENLET_API bool enabled() noexcept;

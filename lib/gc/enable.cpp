@@ -38,6 +38,8 @@ std::atomic<bool> on{false};
 void begin(options&& with) {
   chosen = new options(std::move(with));
   GC_INIT();
+  // In this mode libgc frees what it reports, and before it marks what the keeper keeps. So each keeps itself.
+  if (GC_get_find_leak()) chosen->unreachable = policy::ignore;
   GC_allow_register_threads();
   begin_threads();
   attach();

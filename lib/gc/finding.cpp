@@ -121,6 +121,7 @@ std::uint64_t now_ns() noexcept {
 
 void begin_finding() {
   if (chosen->unreachable == policy::report || chosen->unreachable == policy::reclaim_and_report) begin_holding();
+  if (GC_get_find_leak()) return;  // the keeper would be taken for a leak, and is not needed
   toggle_before = GC_get_toggleref_func();
   GC_set_toggleref_func(&on_toggle);
   void* const made = GC_generic_malloc(15, keeper_kind);
