@@ -21,6 +21,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <mutex>
+#include <sys/auxv.h>
 #include <system_error>
 #include <unistd.h>
 #include <unwind.h>
@@ -33,6 +34,7 @@ namespace {
 struct sigaction previous;
 std::atomic<bool> reports{false};
 char program[256] = "";  // what the dynamic linker does not name
+std::size_t signal_room = 4096;  // what a signal's frame takes of a stack, at most
 
 // -- Whether it is one ---------------------------------------------------------------------------------
 
@@ -47,11 +49,17 @@ bool overflows(stack* s, std::uintptr_t address, const machine::interrupted& at)
   return address < low && low - address <= farthest && address + below_sp >= at.sp && low - at.sp + below_sp <= farthest;
 }
 
-// The stack of the thread's that has overflowed; null when none has. Near a switch it may still be that of
-// who was left.
-stack* overflowed(thread_record& t, std::uintptr_t address, const machine::interrupted& at) noexcept {
+// Whether there was too little of it for a signal's frame.
+bool lacks_room(stack* s, const machine::interrupted& at) noexcept {
+  const auto low = reinterpret_cast<std::uintptr_t>(s->low());
+  return at.known && at.sp + page_size() >= low && at.sp < low + signal_room;
+}
+
+// The stack of the thread's of which that is so; null when of none. Near a switch it may still be that of who was left.
+template <class F>
+stack* which(thread_record& t, F&& is) noexcept {
   for (stack* s : {t.running()->memory, t.left_stack, t.left ? t.left->memory : nullptr})
-    if (s && overflows(s, address, at)) return s;
+    if (s && is(s)) return s;
   return nullptr;
 }
 
@@ -149,7 +157,7 @@ std::size_t left_of(const stack_t& alternate, std::uintptr_t sp) noexcept {
 
 constexpr std::size_t room_to_unwind = 6 * 1024;
 
-void report(thread_record& t, stack* s, const machine::interrupted& at, const stack_t& alternate) noexcept {
+void report(thread_record& t, stack* s, const machine::interrupted& at, const stack_t& alternate, bool of_signal) noexcept {
   // Just before a jump and after it that is not who is current.
   body* b = t.running();
   if (b->memory != s && t.left) b = t.left;
@@ -162,7 +170,12 @@ void report(thread_record& t, stack* s, const machine::interrupted& at, const st
   }
   l << " of thread " << static_cast<std::uint64_t>(t.tid);
   if (!t.name.empty()) l << " \"" << t.name.c_str() << "\"";
-  l << ": all of its " << s->usable << " bytes are used";
+  if (of_signal) {
+    const auto low = reinterpret_cast<std::uintptr_t>(s->low());
+    l << ": " << (at.sp > low ? at.sp - low : 0) << " of its " << s->usable << " bytes are left, too few for a signal";
+  } else {
+    l << ": all of its " << s->usable << " bytes are used";
+  }
   l.end();
   // Somebody else may have made the stack that we are on, and smaller.
   if (left_of(alternate, reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0))) < room_to_unwind) {
@@ -189,8 +202,8 @@ void pass_on(int number, siginfo_t* info, void* context) noexcept {
     sigaction(number, &by_default, nullptr);
   }
   if (!handled) {
-    // A fault comes again, for its instruction does; it is blocked until then.
-    if (sent) raise(number);
+    // A fault comes again, for its instruction does; it is blocked until then. A signal that found no room does not.
+    if (sent || machine::is_of_no_address(*info, context)) raise(number);
     return;
   }
   if (before.sa_flags & SA_SIGINFO)
@@ -206,8 +219,10 @@ void on_fault(int number, siginfo_t* info, void* context) noexcept {
   const machine::interrupted at = machine::interrupted_at(context);
   // In another handler on the alternate stack it is that which is used up, or none.
   if (t && info->si_code > 0 && left_of(interrupted->uc_stack, at.sp) == 0) {
-    if (stack* const s = overflowed(*t, reinterpret_cast<std::uintptr_t>(info->si_addr), at))
-      report(*t, s, at, interrupted->uc_stack);
+    const bool of_signal = machine::is_of_no_address(*info, context);
+    const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
+    if (stack* const s = which(*t, [&](stack* each) { return of_signal ? lacks_room(each, at) : overflows(each, address, at); }))
+      report(*t, s, at, interrupted->uc_stack, of_signal);
   }
   errno = error;
   pass_on(number, info, context);
@@ -219,6 +234,10 @@ bool prime() noexcept {
                     nullptr);
   const ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
   if (n > 0) program[n] = '\0';
+#ifdef AT_MINSIGSTKSZ
+  // With the red zone, and what aligns it.
+  if (const unsigned long bytes = getauxval(AT_MINSIGSTKSZ)) signal_room = bytes + 256;
+#endif
   return true;
 }
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <regex>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <thread>
 #include <vector>
 
@@ -501,6 +502,52 @@ TEST_CASE("in the child of fork() overflows are reported, with the greenlet's th
   check_report(c, "\"child\" ", 64 * 1024);
   CHECK(exited_with(c, 7));
 }
+
+namespace {
+
+// Directly, for what the C library does before it takes some of the stack.
+void send_to_myself(int signal) { syscall(SYS_tgkill, getpid(), gettid(), signal); }
+
+void signal_with_stack_left(std::size_t left) {
+  std::signal(SIGUSR1, [](int) {});
+  greenlet(attributes().name("close").stack_size(64 * 1024), [left] {
+    testing::with_stack_left(left, [] { send_to_myself(SIGUSR1); });
+  }).switch_to();
+}
+
+}  // namespace
+
+// The system gives SIGSEGV then, and says no address. The signal is lost: a program that went on would wait for it.
+TEST_CASE("a signal for which there is no room on what is left of the stack is reported, and the process dies of it") {
+  auto c = overflowing([] {
+    signal_with_stack_left(700);
+    _exit(7);
+  });
+  INFO(c.output);
+  CHECK(std::regex_search(c.output, std::regex("greenlet: stack overflow in greenlet [0-9]+ \"close\" of thread [0-9]+ (\"[^\"]*\")?: "
+                                               "[0-9]+ of its 65536 bytes are left, too few for a signal\n"
+                                               "  0x[0-9a-f]+ /[^ ]*\\+0x[0-9a-f]+\n")));
+  CHECK(died_of(c, SIGSEGV));
+
+  c = overflowing([] {
+    signal_with_stack_left(20 * 1024);
+    _exit(7);
+  });
+  check_no_report(c);
+  CHECK(exited_with(c, 7));
+}
+
+#ifdef __x86_64__
+TEST_CASE("a fault of which x86 says no address, near the end of the stack, is not taken for that") {
+  const auto c = overflowing([] {
+    greenlet(attributes().stack_size(64 * 1024), [] {
+      testing::with_stack_left(1000, [] { dereference(reinterpret_cast<int*>(std::uintptr_t{1} << 63)); });
+    }).switch_to();
+  });
+  check_no_report(c);
+  CHECK(died_of(c, SIGSEGV));
+}
+#endif
 
 TEST_CASE("in a handler on the alternate stack a fault is no overflow") {
   const auto c = overflowing([] {

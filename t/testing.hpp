@@ -162,6 +162,29 @@ inline child in_child(const std::function<void()>& f) {
   return result;
 }
 
+// Where the stack that the caller is on ends: its guard page is below. A pipe does not take what cannot be read.
+inline char* end_of_stack() {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  auto at = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) / page * page;
+  while (write(ends[1], reinterpret_cast<char*>(at - 1), 1) == 1) at -= page;
+  close(ends[0]);
+  close(ends[1]);
+  return reinterpret_cast<char*>(at);
+}
+
+// Calls `f` with the stack pointer so many bytes above the end of the stack, or a few more.
+template <class F>
+__attribute__((noinline)) void with_stack_left(std::size_t left, F&& f) {
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  const auto end = reinterpret_cast<std::uintptr_t>(end_of_stack());
+  constexpr std::size_t own = 256;  // the frame's, below here
+  volatile char* const gap = static_cast<volatile char*>(__builtin_alloca(here - end - left - own));
+  gap[0] = 0;
+  f();
+}
+
 }  // namespace testing
 
 #endif

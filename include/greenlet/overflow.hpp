@@ -42,10 +42,10 @@ namespace greenlets {
 /// signal handler.
 ///
 /// An overflow is a fault in the guard page of the stack that the thread is on, or within 64 MiB below it, when the
-/// stack pointer has come there too. Not reported: a function whose frame is larger than a page, when it is compiled
-/// without -fstack-clash-protection and reaches over the guard page into other memory, where there is no fault;
-/// a signal for whose handler there was no room on the stack; and the stacks that threads came with, main
-/// greenlets' included.
+/// stack pointer has come there too; or a signal for which there is no room on what is left of the stack: how much that
+/// is, is said then. Not reported: a function whose frame is larger than a page, when it is compiled without
+/// -fstack-clash-protection and reaches over the guard page into other memory, where there is no fault; and the stacks
+/// that threads came with, main greenlets' included.
 ///
 /// The calling thread gets an alternate signal stack (sigaltstack()) of 64 KiB, unless it has one, which is used
 /// as it is; without frames, if it is small. So does each thread that uses greenlets: at its first use of the

@@ -3,6 +3,7 @@
 #ifndef LIB_ARCH_INTERRUPTED_HPP
 #define LIB_ARCH_INTERRUPTED_HPP
 
+#include <csignal>
 #include <cstdint>
 #include <ucontext.h>
 
@@ -42,6 +43,23 @@ inline interrupted interrupted_at(const void* context) noexcept {
   return {true, static_cast<std::uintptr_t>(m.gregs[stack_pointer]), static_cast<std::uintptr_t>(m.psw.addr)};
 #else
   return {};
+#endif
+}
+
+// Whether a signal comes from the system itself, and of no address: Linux sends SIGSEGV so when it cannot write another
+// signal's frame on the stack; and for what x86 calls a general protection fault, which has a number.
+inline bool is_of_no_address(const siginfo_t& info, const void* context) noexcept {
+#ifdef SI_KERNEL
+  if (info.si_code != SI_KERNEL || info.si_addr) return false;
+#if defined(__linux__) && (defined(__x86_64__) || defined(__i386__))
+  constexpr int general_protection = 13;
+  return static_cast<const ucontext_t*>(context)->uc_mcontext.gregs[REG_TRAPNO] != general_protection;
+#else
+  static_cast<void>(context);
+  return true;
+#endif
+#else
+  return static_cast<void>(info), static_cast<void>(context), false;
 #endif
 }
 
