@@ -173,6 +173,68 @@ void leave_during_storm(const char* what, leaver how) {
 
 }  // namespace
 
+namespace {
+
+// Where a suspended greenlet has a word: how often in its red zone and above it, and in the register saved beside.
+struct places {
+  int red_zone = 0, above = 0, register_ = 0;
+};
+
+places places_of(std::uintptr_t word, const hot_body* b, std::size_t used) {
+  places found;
+  const auto* const sp = static_cast<const std::uintptr_t*>(b->where.sp);
+  for (const std::uintptr_t* at = sp - 128 / 8; at < sp; ++at) found.red_zone += *at == word;
+  for (const std::uintptr_t* at = sp; at < sp + used / 8; ++at) found.above += *at == word;
+  found.register_ = reinterpret_cast<std::uintptr_t>(b->where.base) == word;
+  return found;
+}
+
+// Leaves one there a hundred times, and looks at each from outside.
+template <class F>
+void leave_and_look(leaver how, F&& check_places) {
+  enabling::give_segv_back();
+  result r;
+  std::uintptr_t inverted = 0;
+  hot_body* left = nullptr;
+  greenlet g([&] {
+    for (int i = 0; i < 100; ++i) {
+      witness* volatile visible = make_witness();
+      wipe_stack();
+      left = hot_thread_v1->attention.load() == 0 ? reinterpret_cast<hot_body*>(hot_thread_v1->current.load()) : nullptr;
+      inverted = ~reinterpret_cast<std::uintptr_t>(visible);
+      if (left)
+        how(r, inverted, &visible);
+      else
+        switch_to_parent();
+    }
+  });
+  int looked = 0;
+  for (g.switch_to(); g; g.switch_to()) {
+    if (!left) continue;
+    check_places(places_of(~inverted, left, g.stack().used));
+    gc::collect();
+    use_free_memory();
+    ++looked;
+  }
+  CHECK(r.lost == 0);
+  CHECK(r.looked == static_cast<std::uint64_t>(looked));
+  if (looked == 0) MESSAGE("skipped: no switch here is straight");
+}
+
+}  // namespace
+
+// The collector that does not look just there loses it: in the storms below it would have to come at the right moment.
+TEST_CASE("what the next two cases leave in a register, or in the red zone, is nowhere else in its greenlet, and is kept") {
+  leave_and_look(&leave_in_rbx, [](const places& p) {
+    CHECK(p.register_ == 1);
+    CHECK(p.red_zone + p.above == 0);
+  });
+  leave_and_look(&leave_in_red_zone, [](const places& p) {
+    CHECK(p.red_zone == 1);
+    CHECK(p.register_ + p.above == 0);
+  });
+}
+
 TEST_CASE("B29: one that only a saved register refers to survives") { leave_during_storm("register", &leave_in_rbx); }
 
 // What inline code leaves is the red zone of whoever it is inlined into, which is live while that is suspended.
