@@ -11,12 +11,14 @@
 #ifndef LIB_ARCH_MACHINE_HPP
 #define LIB_ARCH_MACHINE_HPP
 
+#include "interrupted.hpp"
 #include "sanitizer.hpp"
 
 #include <greenlet/detail/machine.hpp>
 
 #include <cfenv>
 #include <cstddef>
+#include <cstdint>
 
 namespace greenlets::detail::machine {
 
@@ -34,9 +36,16 @@ struct place {
   sanitizer::fiber& fiber;
 };
 
-// What lies lower on a suspended stack is not used any more: below the red zone of who called go(), or below
-// the frame of swap(), where `sp` is not the lowest.
-inline const void* lowest_live(const context& c) noexcept { return static_cast<const char*>(c.sp) - (c.pc ? 128 : 1024); }
+// What lies lower on a suspended stack is not used any more: below the red zone of who called go(), or below what
+// swapcontext has saved as the stack pointer, where `sp` points. Of a stack that is not suspended neither is so, and
+// anything may be there: then it is somewhere near.
+GREENLET_NO_ASAN inline const void* lowest_live(const context& c) noexcept {
+  constexpr std::uintptr_t frame = 4096, unknown = 1024;  // of swap(), and of what a sanitizer puts below
+  const auto sp = reinterpret_cast<std::uintptr_t>(c.sp);
+  if (c.pc) return reinterpret_cast<const void*>(sp - 128);
+  const std::uintptr_t saved = interrupted_at(c.sp).sp;
+  return reinterpret_cast<const void*>(saved <= sp && sp - saved <= frame ? saved : sp - unknown);
+}
 
 // The function that a first frame calls; it must not return.
 using entry = void (*)(void* argument);

@@ -83,7 +83,7 @@ __attribute__((noinline)) void fetch_next(const entry* e) noexcept {
   constexpr std::uintptr_t record_bytes = sizeof(body) + sizeof(entry*), stack_bytes = 640;
   if (const body* const later = e[-4].get()) fetch(later, reinterpret_cast<std::uintptr_t>(later) + record_bytes);
   if (const body* const soon = e[-2].get(); soon && soon->where.sp) {
-    const auto low = reinterpret_cast<std::uintptr_t>(greenlets::detail::machine::lowest_live(soon->where));
+    const auto low = reinterpret_cast<std::uintptr_t>(soon->where.sp) - 128;  // about; its stack may be gone
     fetch(reinterpret_cast<const void*>(low), std::min(low + stack_bytes, reinterpret_cast<std::uintptr_t>(soon->memory)));
   }
 #else
