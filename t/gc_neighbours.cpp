@@ -310,6 +310,61 @@ TEST_CASE("long chains, for which libgc's mark stack is too small at first, and 
   CHECK(g.dead());
 }
 
+namespace {
+
+std::atomic<bool> threads_stopped{false};
+std::atomic<int> pushes_while_running{0};
+std::atomic<int> wide_intact{0};
+
+// On a stack: more objects than libgc's mark stack has room for, seen again when it is unwound.
+struct wide {
+  static constexpr int n = 100000;
+  witness* all[n];
+  wide() {
+    for (witness*& w : all) w = make_witness();
+  }
+  ~wide() {
+    int bad = 0;
+    for (const witness* const w : all) bad += !w->intact();
+    wide_intact += bad == 0;
+  }
+};
+
+}  // namespace
+
+// What is found is marked for its destructors when the threads run again, and there may be no room to do so.
+TEST_CASE("roots that libgc wants once more while threads run: nothing is lost, and nothing is taken twice") {
+  start();
+  pushes_while_running = wide_intact = 0;
+  our_push = GC_get_push_other_roots();
+  our_event = GC_get_on_collection_event();
+  GC_set_push_other_roots([] {
+    if (!threads_stopped) ++pushes_while_running;
+    our_push();
+  });
+  GC_set_on_collection_event([](GC_EventType event) {
+    if (event == GC_EVENT_POST_STOP_WORLD) threads_stopped = true;
+    if (event == GC_EVENT_PRE_START_WORLD) threads_stopped = false;
+    our_event(event);
+  });
+  far_below([] {
+    greenlet g(attributes().stack_size(2 * sizeof(wide)), [] {
+      const greenlet self = current();
+      const wide here;
+      const looks last;
+      switch_to_parent();
+    });
+    g.switch_to();
+  });
+  collect_twice();
+  use_free_memory();
+  GC_set_push_other_roots(our_push);
+  GC_set_on_collection_event(our_event);
+  finish();
+  CHECK(wide_intact == 1);
+  CHECK(pushes_while_running > 0);
+}
+
 TEST_CASE("libgc goes on collecting by itself, from greenlets and from the thread's own stack") {
   start();
   for (int round = 0; round < 3; ++round) {

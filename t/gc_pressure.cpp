@@ -81,7 +81,7 @@ class address_space {
   rlimit before_;
 };
 
-greenlet suspended() {
+[[maybe_unused]] greenlet suspended() {
   greenlet g([] { switch_to_parent(); });
   g.switch_to();
   return g;
@@ -135,4 +135,30 @@ TEST_CASE("greenlets that are wanted are not looked at again and again" *
   CHECK(gc::statistics().collections - before < 20);
   all.clear();
   for (int i = 0; i < 3; ++i) collect_twice();
+}
+
+TEST_CASE("100,000 greenlets that are wanted, one in twenty suspended: a collection walks them all, and keeps them") {
+  constexpr int n = 100000, every = 20;
+  std::vector<greenlet> all;
+  all.reserve(n);
+  int intact = 0;
+  for (int i = 0; i < n; ++i) {
+    if (i % every != 0) {
+      all.emplace_back([&intact, object = make_witness()] { intact += object->intact(); });
+    } else {
+      all.emplace_back(attributes().stack_size(64 * 1024), [&intact] {
+        witness* volatile here = make_witness();
+        switch_to_parent();
+        intact += here->intact();
+      });
+      all.back().switch_to();
+    }
+  }
+  for (int i = 0; i < 3; ++i) {
+    gc::collect();
+    use_free_memory();
+  }
+  MESSAGE("longest pause ", gc::statistics().longest_pause.count() / 1000, " us");
+  for (greenlet& g : all) g.switch_to();
+  CHECK(intact == n);
 }

@@ -243,6 +243,22 @@ TEST_CASE("B29: one that only the red zone of a suspended leaf refers to survive
 }
 #endif
 
+#ifdef __x86_64__
+// A switch loses them, so whoever has something there saves it.
+TEST_CASE("one that only a vector register refers to, which is saved across a switch, survives") {
+  during_storm("vector register", [](result& r) {
+    using vector = std::uintptr_t __attribute__((vector_size(16)));
+    for (int i = 0; i < 100; ++i) {
+      vector v = {reinterpret_cast<std::uintptr_t>(make_witness()), 0};
+      __asm__ volatile("" : "+x"(v));
+      switch_to_parent();
+      __asm__ volatile("" : "+x"(v));
+      r.look(reinterpret_cast<witness*>(v[0]));
+    }
+  });
+}
+#endif
+
 TEST_CASE("one that only the running greenlet's stack refers to survives") {
   result r;
   collecting c;

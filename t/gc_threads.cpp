@@ -3,6 +3,7 @@
 #include "gc_testing.hpp"
 
 #include <dlfcn.h>
+#include <mutex>
 #include <pthread.h>
 #include <thread>
 
@@ -216,4 +217,104 @@ TEST_CASE("a greenlet that has unwound its thread, and uses the library no more,
   }).join();
   CHECK(damaged == 0);
   collect_twice();
+}
+
+TEST_CASE("a weak handle that another thread locks at any moment, collections included, gives a whole greenlet or none") {
+  start();
+  const int n = std::getenv("GREENLET_TEST_GC_SECONDS") ? 100000 : 200;
+  std::mutex lock;
+  weak_greenlet latest;
+  std::atomic<bool> over{false};
+  std::atomic<int> locked{0};
+  std::thread collecting([&] {
+    current();
+    while (!over) {
+      gc::collect();
+      use_free_memory();
+    }
+  });
+  std::thread locking([&] {
+    current();
+    while (!over) {
+      weak_greenlet weak;
+      {
+        const std::lock_guard guard(lock);
+        weak = latest;
+      }
+      const greenlet strong = weak.lock();
+      if (strong.empty()) continue;
+      ++locked;
+      if (strong.name() != "in a cycle") ++damaged;
+    }
+  });
+  std::thread owner([&] {
+    for (int i = 0; i < n; ++i) {
+      far_below([&] {
+        greenlet g(attributes().name("in a cycle"), [] {
+          const greenlet self = current();
+          const looks here;
+          switch_to_parent();
+        });
+        g.switch_to();
+        const std::lock_guard guard(lock);
+        latest = g;
+      });
+      for (const int seen = locked; seen == locked && i < 10;) std::this_thread::yield();
+      current();
+    }
+  });
+  owner.join();
+  over = true;
+  locking.join();
+  collecting.join();
+  CHECK(locked >= 10);
+  CHECK(destroyed == n);
+  CHECK(elsewhere == 0);
+  CHECK(damaged == 0);
+}
+
+namespace {
+
+// In a thread's last moments: after the library has gone from it, and again in each round of the keys.
+void use_at_the_end(int cycles) {
+  leave_cycles(cycles);
+  witness* volatile here = make_witness();
+  greenlet g([] { switch_to_parent(make_witness()); });
+  witness* const there = g.switch_to().get<witness*>();
+  gc::collect();
+  use_free_memory();
+  if (!here->intact() || !there->intact()) ++damaged;
+}
+
+struct uses_at_the_end {
+  ~uses_at_the_end() { use_at_the_end(2); }
+};
+
+}  // namespace
+
+TEST_CASE("destructors of thread-local objects and of keys may use greenlets and collect, in any order") {
+  start();
+  static pthread_key_t early, late;
+  const auto again = [](void* rounds) {
+    use_at_the_end(1);
+    const auto left = reinterpret_cast<std::intptr_t>(rounds) - 1;
+    if (left > 0) pthread_setspecific(late, reinterpret_cast<void*>(left));
+  };
+  REQUIRE(pthread_key_create(&early, [](void*) { use_at_the_end(1); }) == 0);
+  REQUIRE(pthread_key_create(&late, again) == 0);
+  for (const bool library_first : {true, false}) {
+    std::thread([library_first] {
+      if (library_first) current();
+      thread_local uses_at_the_end object;
+      static_cast<void>(&object);
+      pthread_setspecific(early, &early);
+      pthread_setspecific(late, reinterpret_cast<void*>(2));
+      leave_cycles(1);
+    }).join();
+  }
+  pthread_key_delete(early);
+  pthread_key_delete(late);
+  CHECK(destroyed == 2 * (1 + 2 + 1 + 2));
+  CHECK(elsewhere == 0);
+  CHECK(damaged == 0);
 }
