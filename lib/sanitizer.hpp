@@ -207,6 +207,26 @@ inline void closes([[maybe_unused]] int fd) noexcept {
 #endif
 }
 
+// Whether a handler is called later than its signal has come, when the thread calls something that the sanitizer knows:
+// then the handler's context is of an earlier moment.
+#ifdef GREENLET_TSAN
+constexpr bool holds_signals_back = true;
+#else
+constexpr bool holds_signals_back = false;
+#endif
+
+// What one thread has done before, another that comes to it by a way that is not instrumented sees after.
+inline void before([[maybe_unused]] void* meeting) noexcept {
+#ifdef GREENLET_TSAN
+  __tsan_release(meeting);
+#endif
+}
+inline void after([[maybe_unused]] void* meeting) noexcept {
+#ifdef GREENLET_TSAN
+  __tsan_acquire(meeting);
+#endif
+}
+
 }  // namespace greenlets::detail::sanitizer
 
 #if defined(GREENLET_ASAN)

@@ -13,6 +13,7 @@ namespace {
 struct finding_leaks {
   finding_leaks() { GC_set_find_leak(1); }
 } before;
+const left_out_under_tsan because_of_threads_after_fork;
 const enabling on;
 
 // As use_free_memory(), which leaks.

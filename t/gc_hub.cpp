@@ -84,7 +84,7 @@ TEST_CASE("123: an owner that is blocked in its hub is woken, and unwinds what w
       const hub::remote reach = hub::this_hub();
       hub::event over;
       std::thread poster([&, reach] {
-        while (step < 2) std::this_thread::yield();
+        while (step < 2) let_others_run();
         reach.post([&over] { over.set(); });
       });
       step = 1;
@@ -92,7 +92,7 @@ TEST_CASE("123: an owner that is blocked in its hub is woken, and unwinds what w
       poster.join();
     });
   });
-  while (step < 1) std::this_thread::yield();
+  while (step < 1) let_others_run();
   std::this_thread::sleep_for(std::chrono::milliseconds(20));  // nothing tells when a thread has got into the kernel
   CHECK(collect_twice().found >= 1);
   // Nobody but the collector has a reason to wake it. Bounded, for a test that hangs says less than one that fails.

@@ -239,7 +239,7 @@ TEST_CASE("a weak handle that is locked before its greenlet is unwound saves it,
     });
     wipe_stack();
     step = 1;
-    while (step < 2) std::this_thread::yield();  // enters nothing
+    while (step < 2) let_others_run();  // enters nothing
     {
       const greenlet saved = weak.lock();
       alive = static_cast<bool>(saved);
@@ -249,11 +249,11 @@ TEST_CASE("a weak handle that is locked before its greenlet is unwound saves it,
     step = 3;
     while (step < 4) {
       current();
-      std::this_thread::yield();
+      let_others_run();
     }
     // The thread's end.
   });
-  while (step < 1) std::this_thread::yield();
+  while (step < 1) let_others_run();
   const std::size_t found = collect_twice().found;
 #ifdef __clang__
   WARN(found == 2);  // its frames without optimisation keep both
@@ -261,7 +261,7 @@ TEST_CASE("a weak handle that is locked before its greenlet is unwound saves it,
   CHECK(found == 2);
 #endif
   step = 2;
-  while (step < 3) std::this_thread::yield();
+  while (step < 3) let_others_run();
   CHECK(alive);
   CHECK(destroyed == 0);
   collect_twice();

@@ -11,6 +11,7 @@ using namespace gc_testing;
 
 namespace {
 
+const left_out_under_tsan because_of_their_number;
 const enabling on;
 std::atomic<long> destroyed{0};
 

@@ -178,6 +178,7 @@ void on_event(GC_EventType event) {
     case GC_EVENT_PRE_START_WORLD:
       stopped = false;
       nobody_stands();
+      threads_start();
       break;
     case GC_EVENT_RECLAIM_END:
       in_cycle = false;

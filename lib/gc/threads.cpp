@@ -13,6 +13,8 @@
 
 namespace greenlets::gc::detail {
 
+namespace sanitizer = greenlets::detail::sanitizer;
+
 __thread thread* me = nullptr;
 thread* first_thread = nullptr;
 std::atomic<std::size_t> attached{0};
@@ -80,13 +82,20 @@ void on_stop(int number, siginfo_t* info, void* context) {
   const int error = errno;
   thread* const t = me;
   if (t) {
-    const auto& u = *static_cast<const ucontext_t*>(context);
-    t->stop_sp = greenlets::detail::machine::interrupted_at(context).sp;
-    t->signal_low = static_cast<const char*>(u.uc_stack.ss_sp);
-    t->signal_high = t->signal_low + u.uc_stack.ss_size;
+    if constexpr (sanitizer::holds_signals_back) {
+      t->stop_sp = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+    } else {
+      const auto& u = *static_cast<const ucontext_t*>(context);
+      t->stop_sp = greenlets::detail::machine::interrupted_at(context).sp;
+      t->signal_low = static_cast<const char*>(u.uc_stack.ss_sp);
+      t->signal_high = t->signal_low + u.uc_stack.ss_size;
+    }
     t->in_stop = 1;
   }
+  // Then the kernel has not put the registers that calls preserve where libgc looks.
+  if constexpr (sanitizer::holds_signals_back) __builtin_unwind_init();
   libgcs_handler.sa_sigaction(number, info, context);
+  sanitizer::after(&libgcs_handler);
   if (t) t->in_stop = 0;
   errno = error;
 }
@@ -170,6 +179,8 @@ void begin_threads() {
   check(pthread_key_create(&key, &end_of_thread), "pthread_key_create");
   check(pthread_atfork(nullptr, nullptr, &in_child), "pthread_atfork");
 }
+
+void threads_start() noexcept { sanitizer::before(&libgcs_handler); }
 
 void watch_stops() {
   static_assert(greenlets::detail::machine::knows_interrupted && sizeof(void*) == 8,

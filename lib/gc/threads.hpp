@@ -58,6 +58,8 @@ void begin_threads();
 
 // Puts ours before libgc's handler of the signal that stops threads.
 void watch_stops();
+// In libgc's event: threads that are stopped go on.
+void threads_start() noexcept;
 
 }  // namespace greenlets::gc::detail
 
