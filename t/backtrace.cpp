@@ -240,10 +240,10 @@ TEST_CASE("a deep stack has all its frames") {
 
 TEST_CASE("exceptions are still libgcc's to unwind, and none of libunwind's") {
   // Static, it is in the program, which exports nothing.
-  void* const raise = dlsym(RTLD_DEFAULT, "_Unwind_RaiseException");
-  REQUIRE(raise != nullptr);
+  void* const found = dlsym(RTLD_DEFAULT, "_Unwind_RaiseException");
+  REQUIRE(found != nullptr);
   Dl_info info;
-  REQUIRE(dladdr(raise, &info) != 0);
+  REQUIRE(dladdr(found, &info) != 0);
   INFO(info.dli_fname);
   CHECK(std::strstr(info.dli_fname, "libunwind") == nullptr);
 }
