@@ -29,6 +29,7 @@ void report_own(body* b) noexcept {
 void finish_slowly(thread_record& t, body* b) noexcept {
   b->ending = true;
   b->run = {};
+  forget(b->run.callable);
   if (b->special) b->special->unused_run = {};
   if (b->c) free_c_record(b);
   for (unsigned round = 1; has_own(t, b); ++round) {

@@ -38,7 +38,7 @@ void begin(thread_record& t, body* self, parcel& first) {
 
 // What a greenlet that has something to do before its function is to find there.
 __attribute__((noinline)) value begun(thread_record& t, body* self) {
-  parcel first = std::exchange(t.slot, {});
+  parcel first = take_slot(t);
   begin(t, self, first);
   return std::move(first.sent);
 }

@@ -155,8 +155,7 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   const machine::cargo got = machine::jump(from->place(), to->place(), t.machine, in_slot);
   // By inline code there is nothing more to do, for nothing else was due.
   if (!is_in_slot(got)) return parcel_of(got);
-  // Out of the slot before any user code can run, for that code may send us something else.
-  parcel mine = std::exchange(t.slot, {});
+  parcel mine = take_slot(t);
   settle(t, how);
   return mine;
 }
@@ -164,7 +163,7 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
 parcel arrived(body* self) {
   thread_record& t = *self->thread();  // which may have been unwound, and not be this_thread() any more
   arrival how;
-  parcel mine = std::exchange(t.slot, {});
+  parcel mine = take_slot(t);
   settle(t, how);
   if (how.traced) trace(t, mine, how.origin);
   return mine;

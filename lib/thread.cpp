@@ -146,6 +146,7 @@ void id_source::take_block() noexcept {
 thread_record::thread_record()
     : tid(gettid()), name(name_of_this_thread()), main(new body(true)) {
   main->id = ids.next();
+  forget(slot.sent);
   exceptions = exceptions_of_thread();
   machine.swaps = machine::must_swap();
   if (machine.swaps || sanitizer::follows_switches || GREENLET_REFUSES_SWITCHES) raise(attention::by_call);

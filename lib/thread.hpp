@@ -166,6 +166,17 @@ GREENLET_API thread_record*& surviving_record() noexcept;
 void end_record(thread_record& t) noexcept;
 
 // switch.cpp
+// With a collector: what a value has held that is empty now. It looks at all values in its records (gc/marking.cpp).
+inline void forget(value& v) noexcept {
+  if (__builtin_expect(collects, 0)) value_access::storage(v) = {};
+}
+// Takes what is for the one who has arrived, before any user code can run, for that may send something else.
+inline parcel take_slot(thread_record& t) noexcept {
+  parcel taken = std::exchange(t.slot, {});
+  forget(t.slot.sent);
+  return taken;
+}
+
 // The start of every operation that may switch: unwinds what other threads have dropped, throws
 // what is held for the running greenlet.
 void enter_slowly(thread_record& t);
