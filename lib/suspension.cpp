@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <pthread.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -18,9 +19,21 @@ namespace {
 // Of a thread's own stack, whose end is not known, so much.
 constexpr std::size_t most_native = 256 * 1024;
 
-// Copies from `from`, as far as there is memory, at most `most` bytes. Of the calling thread's own stack it is known
-// that there is.
-std::size_t copy(std::vector<char>& to, std::uintptr_t from, std::size_t most, bool ours) {
+// How much there is from an address on the calling thread's stack to that stack's end; 0: it is on another.
+std::size_t left_of_own(std::uintptr_t from) noexcept {
+  pthread_attr_t attributes;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return 0;
+  void* low = nullptr;
+  std::size_t size = 0;
+  pthread_attr_getstack(&attributes, &low, &size);
+  pthread_attr_destroy(&attributes);
+  const std::uintptr_t above = from - reinterpret_cast<std::uintptr_t>(low);
+  return above < size ? size - above : 0;
+}
+
+// Copies from `from`, as far as there is memory, at most `most` bytes. `memory` is the stack there; null: it is a thread's
+// own; `ours`: the calling one's.
+std::size_t copy(std::vector<char>& to, std::uintptr_t from, std::size_t most, const stack* memory, bool ours) {
   constexpr std::size_t page = 4096;
   constexpr int at_once = 64;
   to.resize(most);
@@ -38,8 +51,9 @@ std::size_t copy(std::vector<char>& to, std::uintptr_t from, std::size_t most, b
     const iovec into = {to.data() + done, asked};
     const ssize_t got = process_vm_readv(getpid(), &into, 1, parts, n, 0);
     if (got < 0 && errno != EFAULT && ours) {  // the system has no such call, or forbids it
-      std::memcpy(to.data(), reinterpret_cast<const void*>(from), most);
-      return most;
+      done = memory ? most : std::min(most, left_of_own(from));
+      std::memcpy(to.data(), reinterpret_cast<const void*>(from), done);
+      break;
     }
     if (got <= 0) break;
     done += static_cast<std::size_t>(got);
@@ -87,14 +101,14 @@ bool copy_running(body* b, const ucontext_t& here, suspension_v1& to) {
   to.running = true;
   to.low = to.at.number[machine::sp_number];
   const std::size_t size = size_from(to.low, b->memory);
-  return copy(to.bytes, to.low, size, b->memory && size != most_native) > 0;
+  return copy(to.bytes, to.low, size, size == most_native ? nullptr : b->memory, true) > 0;
 }
 
 bool copy_once(const body* b, const thread_record* t, const glimpse& seen, suspension_v1& to) {
   const std::size_t red_zone = seen.where.pc ? 128 : 0;
   const auto sp = reinterpret_cast<std::uintptr_t>(seen.where.sp);
   to.low = sp - red_zone;
-  if (copy(to.bytes, to.low, size_from(sp, seen.memory) + red_zone, t == record && seen.memory) < red_zone) return false;
+  if (copy(to.bytes, to.low, size_from(sp, seen.memory) + red_zone, seen.memory, t == record) < red_zone) return false;
   if (seen.where.pc) {
     machine::set(to.at, seen.where);
   } else {

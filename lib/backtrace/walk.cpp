@@ -86,10 +86,15 @@ std::vector<place_in_code> walk(const suspension_v1& s, std::uintptr_t beyond, s
   unw_cursor_t at;
   if (unw_init_remote(&at, space, const_cast<suspension_v1*>(&s)) != 0) return found;
   bool interrupted = true;
+  unw_word_t below = 0;
+  unsigned level = 0;
   do {
     unw_word_t pc = 0;
     unw_word_t sp = 0;
     if (unw_get_reg(&at, UNW_REG_IP, &pc) != 0 || unw_get_reg(&at, UNW_REG_SP, &sp) != 0 || pc == 0) break;
+    // A function may take nothing of the stack; but words of two moments, or a wrong table, could lead round and round.
+    if (sp < below || (level = sp == below ? level + 1 : 0) > 2) break;
+    below = sp;
     if (sp > beyond) found.push_back({reinterpret_cast<void*>(pc), interrupted});
     interrupted = unw_is_signal_frame(&at) > 0;
   } while (found.size() < most && unw_step(&at) > 0);
