@@ -66,6 +66,7 @@ void condemn(entry& e, thread& t, bool suspended) noexcept {
   waking.store(true, std::memory_order_relaxed);
   t.record->raise(attention::condemned);
   e.suspended = suspended;
+  e.told = false;
   (suspended ? totals.found : totals.freed).fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -104,6 +105,10 @@ void each_condemned(F&& f) noexcept {
       if (e->get()) f(*e);
 }
 
+bool reports() noexcept {
+  return chosen->unreachable == policy::report || chosen->unreachable == policy::reclaim_and_report;
+}
+
 void count_what_they_held() noexcept {
   begin_counting();
   each_condemned([](entry& e) {
@@ -120,7 +125,7 @@ std::uint64_t now_ns() noexcept {
 }
 
 void begin_finding() {
-  if (chosen->unreachable == policy::report || chosen->unreachable == policy::reclaim_and_report) begin_holding();
+  if (reports()) begin_holding();
   if (GC_get_find_leak()) return;  // the keeper would be taken for a leak, and is not needed
   toggle_before = GC_get_toggleref_func();
   GC_set_toggleref_func(&on_toggle);
@@ -145,7 +150,7 @@ void marking_ended(bool roots_were_pushed) noexcept {
       ++going;
       bytes += decide(e, b);
     });
-  if (tells_holding() && totals.found.load(std::memory_order_relaxed) != found) count_what_they_held();
+  if (reports() && totals.found.load(std::memory_order_relaxed) != found) count_what_they_held();
   const std::size_t mapped = mapped_bytes();
   mapped_then.store(mapped - std::min(mapped, bytes), std::memory_order_relaxed);
   const std::size_t all = registered.load(std::memory_order_relaxed);
@@ -187,8 +192,33 @@ void wake_owners() noexcept {
   }
 }
 
+static bool is_to_be_told(const entry& e) noexcept {
+  const body* const b = e.get();
+  return b && e.suspended && !e.told && !has_gone(b);
+}
+
+// All before the first is unwound: what that lets go of may end by its count, and those were found with it.
+static void report_condemned(thread_record& t) noexcept {
+  if (!reports()) return;
+  for (;;) {
+    entry* next = nullptr;
+    with_lock([&] {
+      if (!me || me->record != &t) return;
+      for (next = me->condemned; next && !is_to_be_told(*next); next = next->next) continue;
+      if (!next) return;
+      next->told = true;
+      greenlets::detail::ref(next->get());
+    });
+    if (!next) return;
+    body* const b = next->get();
+    note_leak(*next, b);
+    greenlets::detail::unref(b);
+  }
+}
+
 body* next_condemned(thread_record& t) noexcept {
   for (;;) {
+    report_condemned(t);
     entry* e = nullptr;
     with_lock([&] {
       if (!me || me->record != &t) return;
@@ -205,9 +235,7 @@ body* next_condemned(thread_record& t) noexcept {
       }
     });
     body* const b = e ? e->get() : nullptr;
-    if (!b || !b->is(life::active) || chosen->unreachable == policy::reclaim) return b;
-    note_leak(*e, b);
-    if (chosen->unreachable == policy::reclaim_and_report) return b;
+    if (!b || !b->is(life::active) || chosen->unreachable != policy::report) return b;
     e->what.store(fate::leaked, std::memory_order_relaxed);
     greenlets::detail::unref(b);
   }

@@ -80,8 +80,6 @@ void begin_holding() {
   all = static_cast<counted*>(memory);
 }
 
-bool tells_holding() noexcept { return all; }
-
 void begin_counting() noexcept {
   if (all->number == 0) return;
   std::fill_n(all->table, places, 0);

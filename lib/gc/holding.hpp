@@ -12,7 +12,6 @@ namespace greenlets::gc::detail {
 
 // At enable(), when it is to be told. Throws std::system_error.
 void begin_holding();
-bool tells_holding() noexcept;
 
 // At the end of marking, with all threads stopped: counts, for those that follow until the next one, what nothing else
 // keeps. What two of them hold is counted for the first.

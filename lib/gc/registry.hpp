@@ -40,6 +40,7 @@ struct entry {
   std::atomic<fate> what{fate::none};
   unsigned char tries = 0;                // how often it was told to end
   bool suspended = false;                 // when it was condemned
+  bool told = false;                      // ... and has been reported since
   // Then, when that is to be told: the objects of the collected heap that nothing else kept.
   static constexpr std::size_t granule = 16;
   std::uint32_t held_objects = 0;
