@@ -85,11 +85,13 @@ void detail::check_here(const greenlet& target) { check_thread(this_thread(), ac
 void detail::set_run(const greenlet& target, closure&& run) {
   body* b = required(access::body_of(target));
   const greenlet keep(target);  // the old callable's destructor may drop the handle
-  closure old = std::move(run);
+  closure given = std::move(run);
+  closure old;
   {
     const std::lock_guard lock(b->lock);
     if (b->is(life::unstarted)) {
-      std::swap(b->run, old);
+      old = take_run(b);
+      b->run = std::move(given);
       return;  // `old` goes after the lock
     }
   }

@@ -123,6 +123,7 @@ bool drop_last(body* b) noexcept {
 // Destroys what it has. User code.
 __attribute__((noinline)) void strip(body* b) noexcept {
   b->run = {};
+  forget(b->run.callable);
   b->held = nullptr;
   bury_own(b);
   b->special.reset();

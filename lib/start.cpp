@@ -263,7 +263,7 @@ void start(thread_record& t, body* b, std::uint64_t as_of, closure& resolved, st
     }
     b->wear();
     if (resolved) {
-      b->special->unused_run = std::move(b->run);  // there is the resolver, too
+      b->special->unused_run = take_run(b);  // there is the resolver, too
       b->run = std::move(resolved);
     }
     activate(t, b, memory);
@@ -283,14 +283,14 @@ void die_unstarted(thread_record& t, body* b) noexcept {
   closure old;
   {
     const std::lock_guard lock(b->lock);
-    if (b->is(life::unstarted)) old = std::exchange(b->run, {});  // a moved-from one would seem to be there
+    if (b->is(life::unstarted)) old = take_run(b);
   }
   old = {};  // user code, which may even give it another run and start it
   {
     const std::lock_guard lock(b->lock);
     if (!b->is(life::unstarted)) return;
     b->wear();
-    old = std::exchange(b->run, {});  // nobody will run it; and it may hold a handle to its own greenlet
+    old = take_run(b);  // nobody will run it; and it may hold a handle to its own greenlet
     ref(t);
     b->owner.store(&t, std::memory_order_release);
     b->state.store(life::finished, std::memory_order_release);

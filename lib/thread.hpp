@@ -154,6 +154,10 @@ inline void unref(thread_record& t) noexcept {
 
 std::string describe(const thread_record& t);
 
+// usage.cpp
+// The stack that the calling thread came with: what the C library knows of it.
+GREENLET_API bool native_bounds(char*& low, char*& high) noexcept;
+
 // The calling thread's record, made at need. Throws std::bad_alloc, std::system_error.
 thread_record& first_use();
 inline thread_record& this_thread() { return record ? *record : first_use(); }
@@ -166,9 +170,15 @@ GREENLET_API thread_record*& surviving_record() noexcept;
 void end_record(thread_record& t) noexcept;
 
 // switch.cpp
-// With a collector: what a value has held that is empty now. It looks at all values in its records (gc/marking.cpp).
+// With a collector: what a value has held that is empty now. It looks at all values in records (gc/marking.cpp).
 inline void forget(value& v) noexcept {
-  if (__builtin_expect(collects, 0)) value_access::storage(v) = {};
+  if (__builtin_expect(collects, 0) && !v.has_value()) value_access::storage(v) = {};
+}
+// Takes what a body is to run, and leaves nothing: a moved-from one would seem to be there.
+inline closure take_run(body* b) noexcept {
+  closure taken = std::exchange(b->run, {});
+  forget(b->run.callable);
+  return taken;
 }
 // Takes what is for the one who has arrived, before any user code can run, for that may send something else.
 inline parcel take_slot(thread_record& t) noexcept {

@@ -5,6 +5,7 @@
 #include <greenlet/c.hpp>
 #include <map>
 #include <thread>
+#include <vector>
 
 using namespace gc_testing;
 
@@ -331,4 +332,34 @@ TEST_CASE("it is too late, and twice, to enable it") {
   CHECK(testing::error_of([] { gc::enable(); }, &what) == errc::already_started);
   CHECK(what.find("has been enabled already") != std::string::npos);
   CHECK(gc::enabled());
+}
+
+// Its record went on holding what was moved out of it.
+TEST_CASE("what a greenlet was to run keeps nothing when that has been replaced, or the greenlet is dead" *
+          doctest::skip(frames_keep)) {
+  static int finalized;
+  finalized = 0;
+  static std::vector<greenlet> wanted;
+  far_below([] {
+    for (int i = 0; i < 3; ++i) {
+      witness* const object = make_witness();
+      GC_REGISTER_FINALIZER(object, [](void*, void*) { ++finalized; }, nullptr, nullptr, nullptr);
+      wanted.emplace_back([object] { object->number = 0; });  // in place
+    }
+  });
+  collect_twice();
+  GC_invoke_finalizers();
+  CHECK(finalized == 0);
+  far_below([] {
+    wanted[0].throw_in();
+    wanted[1].set_run([] {});
+    wanted[2].switch_to();
+  });
+  collect_twice();
+  GC_invoke_finalizers();
+  CHECK(wanted[0].dead());
+  CHECK(wanted[2].dead());
+  CHECK(finalized == 3);
+  wanted.clear();
+  wanted.shrink_to_fit();
 }
