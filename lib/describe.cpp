@@ -10,10 +10,10 @@
 
 namespace greenlets::detail {
 
-std::string demangled(const std::type_info& type) {
+std::string demangled(const char* symbol) {
   int status = 0;
-  std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status), std::free);
-  return status == 0 ? name.get() : type.name();
+  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(symbol, nullptr, nullptr, &status), std::free);
+  return status == 0 ? name.get() : symbol;
 }
 
 std::string describe(const std::exception_ptr& e) {

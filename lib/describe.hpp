@@ -3,13 +3,16 @@
 #ifndef LIB_DESCRIBE_HPP
 #define LIB_DESCRIBE_HPP
 
+#include <greenlet/detail/api.hpp>
+
 #include <exception>
 #include <string>
 #include <typeinfo>
 
 namespace greenlets::detail {
 
-std::string demangled(const std::type_info& type);
+GREENLET_API std::string demangled(const char* symbol);  // as it is, when it is none of C++'s
+inline std::string demangled(const std::type_info& type) { return demangled(type.name()); }
 // "std::runtime_error: disk full"
 std::string describe(const std::exception_ptr& e);
 

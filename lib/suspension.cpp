@@ -9,7 +9,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <pthread.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -21,14 +20,10 @@ constexpr std::size_t most_native = 256 * 1024;
 
 // How much there is from an address on the calling thread's stack to that stack's end; 0: it is on another.
 std::size_t left_of_own(std::uintptr_t from) noexcept {
-  pthread_attr_t attributes;
-  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return 0;
-  void* low = nullptr;
-  std::size_t size = 0;
-  pthread_attr_getstack(&attributes, &low, &size);
-  pthread_attr_destroy(&attributes);
-  const std::uintptr_t above = from - reinterpret_cast<std::uintptr_t>(low);
-  return above < size ? size - above : 0;
+  char* low = nullptr;
+  char* high = nullptr;
+  auto* const at = reinterpret_cast<char*>(from);
+  return native_bounds(low, high) && at >= low && at < high ? static_cast<std::size_t>(high - at) : 0;
 }
 
 // Copies from `from`, as far as there is memory, at most `most` bytes. `memory` is the stack there; null: it is a thread's

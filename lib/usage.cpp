@@ -26,8 +26,9 @@ std::size_t resident(const char* low, const char* high) noexcept {
   return pages * page;
 }
 
-// The stack that the thread came with: what the C library knows of it.
-bool native_bounds(char*& low, char*& high) noexcept {
+}  // namespace
+
+bool detail::native_bounds(char*& low, char*& high) noexcept {
   pthread_attr_t attributes;
   if (pthread_getattr_np(pthread_self(), &attributes) != 0) return false;
   void* address = nullptr;
@@ -39,8 +40,6 @@ bool native_bounds(char*& low, char*& high) noexcept {
   return known;
 }
 
-}  // namespace
-
 stack_usage greenlet::stack() const noexcept {
   detail::body* const b = body_;
   if (!b || !b->is(detail::life::active) || b->dead()) return {};
@@ -51,7 +50,7 @@ stack_usage greenlet::stack() const noexcept {
   if (!b->main) {
     low = b->memory->low();
     high = reinterpret_cast<char*>(b->memory);
-  } else if (!native_bounds(low, high)) {
+  } else if (!detail::native_bounds(low, high)) {
     return {};
   }
   const char* const sp = static_cast<char*>(t->running() == b ? __builtin_frame_address(0) : b->where.sp);

@@ -3,6 +3,7 @@
 // the network.
 #include "debug_information.hpp"
 
+#include "../describe.hpp"
 #include "../immortal.hpp"
 
 #include <cstring>
@@ -11,7 +12,6 @@
 #include <elfutils/libdwfl.h>
 #include <fcntl.h>
 #include <link.h>
-#include <memory>
 #include <mutex>
 #include <unistd.h>
 #include <unordered_map>

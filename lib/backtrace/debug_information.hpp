@@ -5,20 +5,14 @@
 
 #include <greenlet/backtrace.hpp>
 
-#include <string>
 #include <vector>
 
-namespace greenlets::detail {
-
-std::string demangled(const char* name);
-
-namespace debug_information {
+namespace greenlets::detail::debug_information {
 
 // Adds `known`, which was found otherwise, with what is told about `inside` besides, and before it what was inlined
 // there. Returns false, and adds nothing, when nothing is told. Throws std::bad_alloc.
 bool describe(std::vector<frame>& to, const frame& known, const void* inside);
 
-}  // namespace debug_information
-}  // namespace greenlets::detail
+}  // namespace greenlets::detail::debug_information
 
 #endif

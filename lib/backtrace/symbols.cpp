@@ -5,18 +5,12 @@
 #include "config.h"
 #include "debug_information.hpp"
 
-#include <cstdlib>
-#include <cxxabi.h>
+#include "../describe.hpp"
+
 #include <dlfcn.h>
-#include <memory>
+#include <utility>
 
 namespace greenlets::detail {
-
-std::string demangled(const char* name) {
-  int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(name, nullptr, nullptr, &status), std::free);
-  return status == 0 ? text.get() : name;
-}
 
 namespace {
 

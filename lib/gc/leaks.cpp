@@ -4,16 +4,14 @@
 
 #include "holding.hpp"
 
+#include "../describe.hpp"
 #include "../immortal.hpp"
 #include "../suspension.hpp"
 
 #include <greenlet/unraisable.hpp>
 
-#include <cstdlib>
-#include <cxxabi.h>
 #include <dlfcn.h>
 #include <exception>
-#include <memory>
 #include <mutex>
 #include <ostream>
 #include <sstream>
@@ -63,12 +61,6 @@ leak describe(const entry& e, body* b) {
   return l;
 }
 
-std::string demangled(const char* name) {
-  int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(name, nullptr, nullptr, &status), std::free);
-  return status == 0 ? text.get() : name;
-}
-
 // By the dynamic linker, which knows what is exported.
 std::string place(void* address) {
   std::ostringstream text;
@@ -77,7 +69,7 @@ std::string place(void* address) {
   if (dladdr(address, &info) && info.dli_fname) {
     text << " in " << info.dli_fname;
     if (info.dli_sname) {
-      text << ": " << demangled(info.dli_sname) << "+0x" << std::hex << static_cast<char*>(address) - static_cast<char*>(info.dli_saddr);
+      text << ": " << greenlets::detail::demangled(info.dli_sname) << "+0x" << std::hex << static_cast<char*>(address) - static_cast<char*>(info.dli_saddr);
     } else {
       text << "+0x" << std::hex << static_cast<char*>(address) - static_cast<char*>(info.dli_fbase);
     }

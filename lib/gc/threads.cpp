@@ -38,13 +38,9 @@ void let_stops_in() noexcept {
 }
 
 const char* native_low() noexcept {
-  pthread_attr_t attributes;
-  void* low = nullptr;
-  std::size_t size = 0;
-  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return nullptr;
-  pthread_attr_getstack(&attributes, &low, &size);
-  pthread_attr_destroy(&attributes);
-  return static_cast<const char*>(low);
+  char* low = nullptr;
+  char* high = nullptr;
+  return greenlets::detail::native_bounds(low, high) ? low : nullptr;
 }
 
 void enlist(thread& t) noexcept {
