@@ -184,7 +184,7 @@ TEST_CASE("a large array that jumps over the guard page is reported when there i
     greenlet(attributes().name("large"), [] {
       // A hole, wherever there is room for one below the stack: two pages, so that the frame's end is in it.
       auto at = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) / 4096 * 4096;
-      for (int n = 1; n < 100; ++n) {
+      for (int n = 1; n < 10000; ++n) {  // ThreadSanitizer alone has 50 MiB of variables there
         at -= 512 * 1024;
         void* const hole = mmap(reinterpret_cast<void*>(at), 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
         if (hole == reinterpret_cast<void*>(at)) return large_array(static_cast<char*>(hole) + 4096);
