@@ -389,6 +389,24 @@ TEST_CASE("much both ways at once: a slow reader holds the writer back, and ever
   CHECK(writes_down.get());
 }
 
+TEST_CASE("a socket that listens already is taken; one that does not is refused, and stays the caller's") {
+  const hub_guard end;
+  hub::listener first(any_port());
+  const hub::address where = first.local();
+  const int fd = dup(first.fd());
+  first.close();
+  CHECK(first.fd() == -1);
+  hub::listener second(fd);
+  CHECK(second.fd() == fd);
+  CHECK(second.local().text() == where.text());
+  connected(second);
+
+  const int silent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  CHECK_THROWS_WITH_AS(hub::listener{silent}, doctest::Contains(("descriptor " + std::to_string(silent)).c_str()), std::invalid_argument);
+  CHECK(close(silent) == 0);
+  CHECK_THROWS_AS(hub::listener{silent}, std::system_error);
+}
+
 TEST_CASE("accept without descriptors left is an error, and goes on when there are some") {
   const child c = in_child([] {
     hub::listener l(any_port());

@@ -3,12 +3,10 @@
 #include <greenlet/hub/io.hpp>
 
 #include "poller.hpp"
+#include "system.hpp"
 
-#include <cerrno>
 #include <fcntl.h>
 #include <sys/socket.h>
-#include <system_error>
-#include <unistd.h>
 
 namespace greenlets::hub {
 namespace {
@@ -116,16 +114,10 @@ io_result descriptor::write_all(const void* data, std::size_t size, deadline unt
 io_result wait(int fd, direction d, deadline until) {
   // A descriptor of our own to the same open file: should its owner close his meanwhile, libuv would
   // find a number that is not open, or somebody else's, and abort.
-  const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-  if (own < 0) throw std::system_error(errno, std::generic_category(), "fcntl(F_DUPFD_CLOEXEC)");
+  detail::unowned_fd own(fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl(F_DUPFD_CLOEXEC)");
   const int flags = fcntl(fd, F_GETFL);
-  descriptor watched;
-  try {
-    watched = descriptor(own);
-  } catch (...) {
-    ::close(own);
-    throw;
-  }
+  descriptor watched(own.get());
+  own.taken();
   fcntl(fd, F_SETFL, flags);  // libuv has made it non-blocking, which the two share
   return watched.wait(d, until);
 }

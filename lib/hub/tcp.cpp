@@ -2,39 +2,19 @@
 // TCP in blocking style.
 #include <greenlet/hub/tcp.hpp>
 
+#include "system.hpp"
+
 #include <arpa/inet.h>
-#include <cerrno>
 #include <cstring>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdexcept>
-#include <system_error>
-#include <unistd.h>
 
 namespace greenlets::hub {
 namespace {
 
-// A descriptor until somebody takes it.
-class unowned_fd {
- public:
-  unowned_fd(int fd, const char* call) : fd_(fd) {
-    if (fd < 0) throw std::system_error(errno, std::generic_category(), call);
-  }
-  unowned_fd(const unowned_fd&) = delete;
-  unowned_fd& operator=(const unowned_fd&) = delete;
-  ~unowned_fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const noexcept { return fd_; }
-  void taken() noexcept { fd_ = -1; }
-
- private:
-  int fd_;
-};
-
-void check(int result, const char* call) {
-  if (result < 0) throw std::system_error(errno, std::generic_category(), call);
-}
+using detail::check;
+using detail::unowned_fd;
 
 int new_socket(const address& a) {
   return ::socket(a.data()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -139,6 +119,14 @@ listener::listener(const address& where, const options& how) {
   check(::listen(fd.get(), how.backlog), "listen");
   descriptor_ = descriptor(fd.get());
   fd.taken();
+}
+
+listener::listener(int fd) {
+  int listens = 0;
+  socklen_t size = sizeof listens;
+  check(getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size), "getsockopt(SO_ACCEPTCONN)");
+  if (!listens) throw std::invalid_argument("greenlets::hub::listener: the socket does not listen: descriptor " + std::to_string(fd));
+  descriptor_ = descriptor(fd);
 }
 
 io_result listener::accept(connection& to, deadline until) {

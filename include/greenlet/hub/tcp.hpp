@@ -61,6 +61,9 @@ class GREENLET_API listener {
   /// Binds (port 0: the system chooses one) and listens. Throws: std::system_error with the call.
   explicit listener(const address& where) : listener(where, options()) {}
   listener(const address& where, const options& how);
+  /// Takes a socket that listens already, from whoever started this program for instance. Owns, throws: as
+  /// descriptor's; std::invalid_argument when it does not listen.
+  explicit listener(int fd);
 
   /// Waits for a connection. Errors that concern only the one that came are passed over. Without
   /// descriptors or memory the error is too_many_files_open (or the like) and the listener stays as
@@ -71,6 +74,7 @@ class GREENLET_API listener {
   io_result accept(connection& to, deadline until = {});
   void close() noexcept { descriptor_.close(); }
   bool is_open() const noexcept { return descriptor_.is_open(); }
+  int fd() const noexcept { return descriptor_.fd(); }  ///< -1 when closed; still owned here
   /// Where it listens. Switches: no. Throws: std::system_error when it is closed.
   address local() const;
 
