@@ -18,6 +18,9 @@
 #ifndef GREENLET_HUB_HPP
 #define GREENLET_HUB_HPP
 
+#include <greenlet/hub/address.hpp>
+#include <greenlet/hub/buffer.hpp>
+#include <greenlet/hub/datagram.hpp>
 #include <greenlet/hub/deadline.hpp>
 #include <greenlet/hub/event.hpp>
 #include <greenlet/hub/group.hpp>
@@ -30,6 +33,7 @@
 #include <greenlet/hub/signals.hpp>
 #include <greenlet/hub/tcp.hpp>
 #include <greenlet/hub/timeout.hpp>
+#include <greenlet/hub/unix.hpp>
 #include <greenlet/hub/wait_any.hpp>
 
 #endif

@@ -5,7 +5,9 @@
 #include "poller.hpp"
 #include "system.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 
 namespace greenlets::hub {
@@ -22,7 +24,18 @@ ssize_t read_now(int fd, void* data, std::size_t size) noexcept {
 
 ssize_t write_now(const poller& p, const void* data, std::size_t size) noexcept {
   for (;;) {
-    const ssize_t n = p.socket ? ::send(p.fd, data, size, MSG_NOSIGNAL) : ::write(p.fd, data, size);
+    const ssize_t n = p.socket ? ::send(p.fd, data, size, MSG_NOSIGNAL) : (detail::sigpipe_held(), ::write(p.fd, data, size));
+    if (n >= 0 || errno != EINTR) return n;
+  }
+}
+
+ssize_t write_now(const poller& p, const iovec* pieces, std::size_t count) noexcept {
+  msghdr m{};
+  m.msg_iov = const_cast<iovec*>(pieces);
+  m.msg_iovlen = count;
+  for (;;) {
+    const ssize_t n = p.socket ? ::sendmsg(p.fd, &m, MSG_NOSIGNAL)
+                               : (detail::sigpipe_held(), ::writev(p.fd, pieces, static_cast<int>(count)));
     if (n >= 0 || errno != EINTR) return n;
   }
 }
@@ -40,6 +53,14 @@ poller* usable(poller* p) {
 io_result ended(waiter::end why, std::size_t moved) noexcept {
   return io_result::failed(why == waiter::end::timeout ? std::errc::timed_out : std::errc::operation_canceled, moved);
 }
+
+// What a write gave.
+io_result taken(ssize_t n) noexcept {
+  if (n >= 0) return io_result::done(static_cast<std::size_t>(n));
+  return would_block() ? io_result::done(0) : io_result::failed(errno);
+}
+
+constexpr std::size_t most_pieces = 64;  // in one call; Linux takes 1,024, but the list is copied
 
 }  // namespace
 
@@ -93,10 +114,13 @@ io_result descriptor::read_exactly(void* data, std::size_t size, deadline until)
 io_result descriptor::try_write(const void* data, std::size_t size) {
   poller* const p = usable(poller_);
   if (!p) return ended(waiter::end::closed, 0);
-  if (size == 0) return io_result::done(0);
-  const ssize_t n = write_now(*p, data, size);
-  if (n >= 0) return io_result::done(static_cast<std::size_t>(n));
-  return would_block() ? io_result::done(0) : io_result::failed(errno);
+  return size == 0 ? io_result::done(0) : taken(write_now(*p, data, size));
+}
+
+io_result descriptor::try_write_pieces(const iovec* pieces, std::size_t count) {
+  poller* const p = usable(poller_);
+  if (!p) return ended(waiter::end::closed, 0);
+  return count == 0 ? io_result::done(0) : taken(write_now(*p, pieces, std::min(count, most_pieces)));
 }
 
 io_result descriptor::write_all(const void* data, std::size_t size, deadline until) {
@@ -108,6 +132,45 @@ io_result descriptor::write_all(const void* data, std::size_t size, deadline unt
     if (!r || moved == size) return r;
     if (const waiter::end why = poller_->wait(direction::writable, until); why != waiter::end::woken)
       return ended(why, moved);
+  }
+}
+
+io_result descriptor::write_pieces(const iovec* pieces, std::size_t count, deadline until) {
+  std::size_t moved = 0, begun = 0;  // of the first piece
+  for (;;) {
+    iovec now[most_pieces];
+    const std::size_t n = std::min(count, most_pieces);
+    std::copy_n(pieces, n, now);
+    if (begun) now[0] = {static_cast<char*>(now[0].iov_base) + begun, now[0].iov_len - begun};
+    const io_result r = try_write_pieces(now, n);
+    if (!r) return io_result::failed(r.error.value(), moved);
+    moved += r.bytes;
+    for (begun += r.bytes; count > 0 && begun >= pieces->iov_len; --count) begun -= pieces++->iov_len;
+    if (count == 0) return io_result::done(moved);
+    if (begun == 0 && r.bytes > 0) continue;  // whole pieces went: perhaps all that were offered
+    if (const waiter::end why = poller_->wait(direction::writable, until); why != waiter::end::woken)
+      return ended(why, moved);
+  }
+}
+
+io_result descriptor::send_file(int file, std::uint64_t offset, std::size_t size, deadline until) {
+  constexpr std::size_t at_once = 1024 * 1024;  // then the others have their turn
+  std::size_t moved = 0;
+  for (;;) {
+    poller* const p = usable(poller_);
+    if (!p) return ended(waiter::end::closed, moved);
+    if (moved == size) return io_result::done(moved);
+    auto at = static_cast<off_t>(offset + moved);
+    const ssize_t n = (detail::sigpipe_held(), ::sendfile(p->fd, file, &at, std::min(size - moved, at_once)));
+    if (n == 0) return io_result::at_end(moved);
+    if (n > 0) {
+      moved += static_cast<std::size_t>(n);
+      if (static_cast<std::size_t>(n) == at_once) yield();
+    } else if (would_block()) {
+      if (const waiter::end why = p->wait(direction::writable, until); why != waiter::end::woken) return ended(why, moved);
+    } else if (errno != EINTR) {
+      return io_result::failed(errno, moved);
+    }
   }
 }
 

@@ -3,7 +3,15 @@
 #ifndef LIB_HUB_SYSTEM_HPP
 #define LIB_HUB_SYSTEM_HPP
 
+#include <greenlet/hub/address.hpp>
+#include <greenlet/hub/run.hpp>
+
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <ctime>
+#include <sys/socket.h>
 #include <system_error>
 #include <unistd.h>
 
@@ -27,6 +35,52 @@ class unowned_fd {
 
  private:
   int fd_;
+};
+
+// getsockname(), getpeername().
+template <int (*get)(int, sockaddr*, socklen_t*)>
+address name_of(int fd, const char* call) {
+  sockaddr_storage s{};
+  socklen_t size = sizeof s;
+  check(get(fd, reinterpret_cast<sockaddr*>(&s), &size), call);
+  return {reinterpret_cast<const sockaddr*>(&s), size};
+}
+
+// For what no event tells: waits a little longer each time, and gives up at the deadline.
+class retries {
+ public:
+  bool wait(deadline until) {
+    if (until.at() <= clock::now()) return false;
+    sleep_until(std::min(clock::now() + next_, until.at()));
+    next_ = std::min<clock::duration>(2 * next_, std::chrono::milliseconds(64));
+    return true;
+  }
+
+ private:
+  clock::duration next_ = std::chrono::milliseconds(1);
+};
+
+// SIGPIPE of this thread, held back while a system call is made that could raise it and has no flag against it.
+class sigpipe_held {
+ public:
+  sigpipe_held() noexcept {
+    sigemptyset(&pipe_);
+    sigaddset(&pipe_, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
+  }
+  sigpipe_held(const sigpipe_held&) = delete;
+  sigpipe_held& operator=(const sigpipe_held&) = delete;
+  ~sigpipe_held() {
+    const int error = errno;
+    const timespec now{};
+    // POSIX, write(): EPIPE comes with a SIGPIPE to the thread. One that the user holds back is his.
+    if (error == EPIPE && !sigismember(&before_, SIGPIPE)) sigtimedwait(&pipe_, nullptr, &now);
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    errno = error;
+  }
+
+ private:
+  sigset_t pipe_, before_;
 };
 
 }  // namespace greenlets::hub::detail

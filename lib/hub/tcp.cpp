@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: MIT
-// TCP in blocking style.
+// Connections: connecting, listening, accepting.
 #include <greenlet/hub/tcp.hpp>
 
 #include "system.hpp"
 
-#include <arpa/inet.h>
-#include <cstring>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdexcept>
+#include <sys/stat.h>
+#include <sys/un.h>
 
 namespace greenlets::hub {
 namespace {
 
 using detail::check;
+using detail::name_of;
 using detail::unowned_fd;
 
 int new_socket(const address& a) {
-  return ::socket(a.data()->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  return ::socket(a.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 }
 
 void set_option(int fd, int level, int name, const char* call) {
@@ -26,63 +27,24 @@ void set_option(int fd, int level, int name, const char* call) {
 }
 
 connection take(unowned_fd& fd) {
-  set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, "setsockopt(TCP_NODELAY)");
+  const int on = 1;
+  if (setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 && errno != EOPNOTSUPP)  // a Unix domain socket
+    check(-1, "setsockopt(TCP_NODELAY)");
   connection c(fd.get());
   fd.taken();
   return c;
 }
 
-template <int (*get)(int, sockaddr*, socklen_t*)>
-address name_of(int fd, const char* call) {
-  sockaddr_storage s{};
-  socklen_t size = sizeof s;
-  check(get(fd, reinterpret_cast<sockaddr*>(&s), &size), call);
-  return {reinterpret_cast<const sockaddr*>(&s), size};
+// A socket's file on which nobody listens refuses whoever connects.
+void remove_stale(const address& where) {
+  const auto* const path = reinterpret_cast<const sockaddr_un*>(where.data())->sun_path;
+  struct stat s;
+  if (where.family() != AF_UNIX || path[0] == 0 || ::lstat(path, &s) < 0 || !S_ISSOCK(s.st_mode)) return;
+  const unowned_fd probe(new_socket(where), "socket");
+  if (::connect(probe.get(), where.data(), where.size()) < 0 && errno == ECONNREFUSED) ::unlink(path);
 }
 
 }  // namespace
-
-address::address(const std::string& ip, std::uint16_t port) {
-  auto* four = reinterpret_cast<sockaddr_in*>(&storage_);
-  auto* six = reinterpret_cast<sockaddr_in6*>(&storage_);
-  if (inet_pton(AF_INET, ip.c_str(), &four->sin_addr) == 1) {
-    four->sin_family = AF_INET;
-    four->sin_port = htons(port);
-    size_ = sizeof *four;
-  } else if (inet_pton(AF_INET6, ip.c_str(), &six->sin6_addr) == 1) {
-    six->sin6_family = AF_INET6;
-    six->sin6_port = htons(port);
-    size_ = sizeof *six;
-  } else {
-    throw std::invalid_argument("greenlets::hub::address: not a numeric IPv4 or IPv6 address: \"" + ip + "\"");
-  }
-}
-
-address::address(const sockaddr* from, socklen_t size) noexcept
-    : size_(size < sizeof storage_ ? size : static_cast<socklen_t>(sizeof storage_)) {
-  std::memcpy(&storage_, from, size_);
-}
-
-std::uint16_t address::port() const noexcept {
-  switch (data()->sa_family) {
-    case AF_INET: return ntohs(reinterpret_cast<const sockaddr_in*>(&storage_)->sin_port);
-    case AF_INET6: return ntohs(reinterpret_cast<const sockaddr_in6*>(&storage_)->sin6_port);
-    default: return 0;
-  }
-}
-
-std::string address::text() const {
-  char buffer[INET6_ADDRSTRLEN] = "";
-  switch (data()->sa_family) {
-    case AF_INET:
-      inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(&storage_)->sin_addr, buffer, sizeof buffer);
-      return std::string(buffer) + ":" + std::to_string(port());
-    case AF_INET6:
-      inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(&storage_)->sin6_addr, buffer, sizeof buffer);
-      return "[" + std::string(buffer) + "]:" + std::to_string(port());
-    default: return "no address";
-  }
-}
 
 io_result connection::shutdown_write() {
   if (!is_open()) return io_result::failed(std::errc::operation_canceled);
@@ -95,8 +57,14 @@ address connection::local() const { return name_of<getsockname>(fd(), "getsockna
 
 io_result connect(connection& to, const address& where, deadline until) {
   unowned_fd fd(new_socket(where), "socket");
-  const int started = ::connect(fd.get(), where.data(), where.size());
-  const int error = errno;
+  int started, error;
+  for (detail::retries pause;;) {
+    started = ::connect(fd.get(), where.data(), where.size());
+    error = errno;
+    if (started == 0 || error != EAGAIN || where.family() != AF_UNIX) break;
+    // Its backlog is full, and there is nothing to poll for.
+    if (!pause.wait(until)) return io_result::failed(std::errc::timed_out);
+  }
   // EINTR: POSIX has the connection go on by itself, as with EINPROGRESS.
   if (started < 0 && error != EINPROGRESS && error != EINTR) return io_result::failed(error);
   connection c = take(fd);
@@ -112,6 +80,7 @@ io_result connect(connection& to, const address& where, deadline until) {
 }
 
 listener::listener(const address& where, const options& how) {
+  if (how.remove_stale) remove_stale(where);
   unowned_fd fd(new_socket(where), "socket");
   set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, "setsockopt(SO_REUSEADDR)");
   if (how.share_port) set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, "setsockopt(SO_REUSEPORT)");

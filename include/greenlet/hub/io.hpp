@@ -7,7 +7,10 @@
 #include <greenlet/hub/deadline.hpp>
 
 #include <cstddef>
+#include <cstdint>
+#include <sys/uio.h>
 #include <system_error>
+#include <unistd.h>
 #include <utility>
 
 namespace greenlets::hub {
@@ -54,6 +57,28 @@ struct io_result {
 /// What to wait for.
 enum class direction { readable, writable };
 
+/// A descriptor that the hub does not know, of a file for instance: owned, and no more. Move-only. Thread: any.
+class owned_fd {
+ public:
+  owned_fd() noexcept = default;
+  explicit owned_fd(int fd) noexcept : fd_(fd) {}
+  owned_fd(owned_fd&& other) noexcept : fd_(other.release()) {}
+  owned_fd& operator=(owned_fd&& other) noexcept {
+    owned_fd(std::move(other)).swap(*this);
+    return *this;
+  }
+  ~owned_fd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+
+  int get() const noexcept { return fd_; }  ///< -1: none
+  int release() noexcept { return std::exchange(fd_, -1); }
+  void swap(owned_fd& other) noexcept { std::swap(fd_, other.fd_); }
+
+ private:
+  int fd_ = -1;
+};
+
 /// Owns a descriptor (socket, pipe, terminal: whatever epoll takes), which it makes non-blocking.
 /// Move-only. Everything below is for the thread that made it; one greenlet may read while another
 /// writes, but two that read at once are an error(already_waiting).
@@ -89,8 +114,15 @@ class GREENLET_API descriptor {
   io_result read_exactly(void* data, std::size_t size, deadline until = {});
   /// Writes what the system takes now, perhaps nothing. Switches: no.
   io_result try_write(const void* data, std::size_t size);
+  io_result try_write_pieces(const iovec* pieces, std::size_t count);
   /// Writes all of it; waits while the other side does not keep up. Switches: to the hub, when it has to wait.
   io_result write_all(const void* data, std::size_t size, deadline until = {});
+  /// The same of several pieces, one after the other, in few system calls (writev).
+  io_result write_pieces(const iovec* pieces, std::size_t count, deadline until = {});
+  /// Writes `size` bytes of a file from `offset` on, without a copy in this process (sendfile); waits as write_all().
+  /// at_end() when the file has less. The thread waits for the disk, when the bytes are not in memory. What cannot be read
+  /// that way (a pipe, a socket) is an error, EINVAL or ESPIPE.
+  io_result send_file(int file, std::uint64_t offset, std::size_t size, deadline until = {});
   /// Waits until the system says that it can be read or written, which is a hint. Switches: to the hub.
   io_result wait(direction d, deadline until = {});
 

@@ -1,36 +1,15 @@
 // SPDX-License-Identifier: MIT
-// TCP in blocking style.
+// Connections in blocking style: TCP, and Unix domain stream sockets.
 #ifndef GREENLET_HUB_TCP_HPP
 #define GREENLET_HUB_TCP_HPP
 
+#include <greenlet/hub/address.hpp>
 #include <greenlet/hub/io.hpp>
-
-#include <cstdint>
-#include <string>
-#include <sys/socket.h>
 
 namespace greenlets::hub {
 
-/// An IPv4 or IPv6 address with a port.
-class GREENLET_API address {
- public:
-  address() noexcept = default;
-  /// From a number in text ("127.0.0.1", "::1"); names are not looked up.
-  /// Throws: std::invalid_argument.
-  address(const std::string& ip, std::uint16_t port);
-  address(const sockaddr* from, socklen_t size) noexcept;
-
-  std::uint16_t port() const noexcept;
-  std::string text() const;  ///< "127.0.0.1:80", "[::1]:80"
-  const sockaddr* data() const noexcept { return reinterpret_cast<const sockaddr*>(&storage_); }
-  socklen_t size() const noexcept { return size_; }
-
- private:
-  sockaddr_storage storage_{};
-  socklen_t size_ = 0;
-};
-
-/// One end of a TCP connection. TCP_NODELAY is on. Reading and writing are descriptor's.
+/// One end of a connection, by TCP, where TCP_NODELAY is on, or of a Unix domain stream socket. Reading and writing are
+/// descriptor's.
 class GREENLET_API connection : public descriptor {
  public:
   connection() noexcept = default;
@@ -49,12 +28,14 @@ class GREENLET_API connection : public descriptor {
 /// std::bad_alloc; what is thrown into the caller meanwhile.
 GREENLET_API io_result connect(connection& to, const address& where, deadline until = {});
 
-/// A listening socket. Thread: as descriptor.
+/// A listening socket. Thread: as descriptor. The file of a Unix domain socket stays when it is closed: another process
+/// may listen there by then.
 class GREENLET_API listener {
  public:
   struct options {
     int backlog = 4096;
-    bool share_port = false;  ///< SO_REUSEPORT: the kernel spreads connections over the listeners
+    bool share_port = false;    ///< SO_REUSEPORT: the kernel spreads connections over the listeners
+    bool remove_stale = false;  ///< the file of a Unix domain socket on which nobody listens any more is removed first
   };
 
   listener() noexcept = default;
