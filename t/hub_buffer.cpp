@@ -158,6 +158,38 @@ TEST_CASE("pieces of a known size come whole, small ones from what was read ahea
   CHECK(in.read_exactly(got.data(), 10000).end());
 }
 
+TEST_CASE("a reader flushes a writer before it reads, and not before: as many lines as came at once are one write") {
+  const hub_guard end;
+  auto [a, b] = socket_pair();
+  hub::reader in(a, 8192);
+  hub::writer out(a);
+  in.flushes(out);
+  REQUIRE(b.write_all("1\n2\n3\n4", 7));
+  std::string_view line;
+  for (int n = 0; n < 3; ++n) {
+    REQUIRE(in.read_line(line));
+    REQUIRE(out.write("answer"));
+    CHECK(waiting_bytes(b) == 0);
+  }
+  CHECK(in.read_line(line, milliseconds(1)).timed_out());
+  CHECK(waiting_bytes(b) == 18);
+  std::string block(10000, '\0');
+  REQUIRE(out.write("a"));
+  CHECK(in.read_exactly(block.data(), 10000, milliseconds(1)).timed_out());
+  CHECK(waiting_bytes(b) == 19);
+  REQUIRE(out.write("b"));
+  CHECK(in.read_some(block.data(), 10000, milliseconds(1)).timed_out());
+  CHECK(waiting_bytes(b) == 20);
+  b.close();
+  for (int n = 0; n < 3; ++n) {
+    if (n == 0) REQUIRE(out.write("nobody"));
+    const hub::io_result r = n == 0   ? in.read_line(line)
+                             : n == 1 ? in.read_some(block.data(), 10000)
+                                      : in.read_exactly(block.data(), 10000);
+    CHECK(r.reset());
+  }
+}
+
 // -- writer --------------------------------------------------------------------------------------
 
 TEST_CASE("small pieces are one write; what goes past the buffer is written with it") {

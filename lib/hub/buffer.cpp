@@ -22,8 +22,15 @@ void reader::make_room() {
   capacity_ = larger;
 }
 
+io_result reader::flush_first(deadline until) {
+  if (!before_ || !before_->buffered()) return io_result::done(0);
+  const io_result r = before_->flush(until);
+  return r ? io_result::done(0) : io_result::failed(r.error.value());
+}
+
 io_result reader::fill(deadline until) {
   if (end_ - begin_ >= most_) return io_result::failed(std::errc::message_size);
+  if (const io_result r = flush_first(until); !r) return r;
   if (begin_ == end_ || end_ > capacity_ / 2) make_room();
   const io_result r = from_->read_some(data_.get() + end_, capacity_ - end_, until);
   end_ += r.bytes;
@@ -68,7 +75,10 @@ io_result reader::read(std::size_t size, std::string_view& found, deadline until
 io_result reader::read_some(void* data, std::size_t size, deadline until) {
   if (size == 0) return io_result::done(0);
   if (begin_ == end_) {
-    if (size >= std::min<std::size_t>(most_, 4096)) return from_->read_some(data, size, until);
+    if (size >= std::min<std::size_t>(most_, 4096)) {
+      const io_result r = flush_first(until);
+      return r ? from_->read_some(data, size, until) : r;
+    }
     if (io_result r = fill(until); !r) return r;
   }
   const std::size_t n = std::min(size, end_ - begin_);
@@ -84,6 +94,7 @@ io_result reader::read_exactly(void* data, std::size_t size, deadline until) {
     if (r && size > 0) std::memcpy(data, found.data(), size);
     return r;
   }
+  if (const io_result r = flush_first(until); !r) return r;
   const std::size_t ours = end_ - begin_;
   if (ours > 0) std::memcpy(data, data_.get() + begin_, ours);
   begin_ = end_ = 0;

@@ -28,8 +28,8 @@ void set_option(int fd, int level, int name, const char* call) {
 
 connection take(unowned_fd& fd) {
   const int on = 1;
-  if (setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 && errno != EOPNOTSUPP)  // a Unix domain socket
-    check(-1, "setsockopt(TCP_NODELAY)");
+  const int set = setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  check(set < 0 && errno == EOPNOTSUPP ? 0 : set, "setsockopt(TCP_NODELAY)");  // a Unix domain socket has none
   connection c(fd.get());
   fd.taken();
   return c;

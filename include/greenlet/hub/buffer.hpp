@@ -3,10 +3,10 @@
 //
 //   hub::reader in(connection);
 //   hub::writer out(connection);
+//   in.flushes(out);                          // before it reads: one write for as many lines as came at once
 //   for (std::string_view line; in.read_line(line); ) {
 //     out.write(line);
 //     out.write("\n");
-//     if (in.buffered().empty()) out.flush();   // one write for as many lines as came at once
 //   }
 #ifndef GREENLET_HUB_BUFFER_HPP
 #define GREENLET_HUB_BUFFER_HPP
@@ -19,6 +19,8 @@
 
 namespace greenlets::hub {
 
+class writer;
+
 /// Reads ahead. What has been read and not taken stays here whatever ends a wait: after a deadline, or something thrown in,
 /// the same call goes on where it was. Refers to the descriptor, which has to live as long. The buffer is made at the
 /// first use, of 4 KiB, and doubled when something larger has to be in it whole. Thread: as the descriptor.
@@ -28,6 +30,10 @@ class GREENLET_API reader {
   explicit reader(descriptor& from, std::size_t most = 64 * 1024) noexcept : from_(&from), most_(most) {}
   reader(const reader&) = delete;
   reader& operator=(const reader&) = delete;
+
+  /// From now on `out` is flushed, with the same deadline, before anything is read from the descriptor: nobody then waits
+  /// for an answer to what stands in the buffer. When that fails its error is the result. Refers to it.
+  void flushes(writer& out) noexcept { before_ = &out; }
 
   /// What is there, read and not taken; valid until the next call of something that is not const.
   std::string_view buffered() const noexcept { return {data_.get() + begin_, end_ - begin_}; }
@@ -52,8 +58,10 @@ class GREENLET_API reader {
 
  private:
   void make_room();
+  io_result flush_first(deadline until);
 
   descriptor* from_;
+  writer* before_ = nullptr;
   std::size_t most_;
   std::unique_ptr<char[]> data_;
   std::size_t capacity_ = 0, begin_ = 0, end_ = 0;
