@@ -273,6 +273,29 @@ TEST_CASE("shutdown from a main greenlet that a descriptor has woken, with other
   CHECK(hub::statistics().turns == 0);
 }
 
+TEST_CASE("shutdown from a main greenlet whose turn comes between two descriptors") {
+  auto [in, out] = socket_pair();
+  hub::event turn;
+  bool has_read = false;
+  hub::spawn([&, &in = in] {
+    char c;
+    has_read = static_cast<bool>(in.read_some(&c, 1));
+  });
+  hub::yield();
+  REQUIRE(out.write_all("x", 1));
+  hub::spawn([&] {
+    // Takes all that a turn has, so that the poll which follows begins with those that are ready.
+    const auto before = hub::statistics().turns;
+    while (hub::statistics().turns == before) hub::yield();
+    turn.set();
+  });
+  turn.wait();
+  CHECK_FALSE(has_read);
+  hub::shutdown();
+  CHECK_FALSE(has_read);
+  CHECK(hub::statistics().turns == 0);
+}
+
 TEST_CASE("the hub survives what is thrown into its own greenlet") {
   hub_guard guard;
   unraisables reported;

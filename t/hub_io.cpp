@@ -2,10 +2,12 @@
 // Descriptors in blocking style: results, deadlines, closing, and what is refused.
 #include "hub_testing.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <memory>
+#include <sys/resource.h>
 #include <thread>
 
 using namespace greenlets;
@@ -495,4 +497,51 @@ TEST_CASE("hundreds of pairs talk at once, and everyone's bytes are their own") 
   }
   for (auto& t : tasks) t.get();
   CHECK(right == pairs);
+}
+
+// With more ready than libuv asks for at once, those that were left for later were polled again 47 times each turn.
+TEST_CASE("thousands that are ready all the time are resumed at once, and the others have their turns meanwhile") {
+  hub_guard guard;
+  constexpr std::size_t count = 1300;
+  rlimit limit{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const rlimit before = limit;
+  const auto restored = at_end([&] { setrlimit(RLIMIT_NOFILE, &before); });
+  limit.rlim_cur = std::max<rlim_t>(limit.rlim_cur, count + 100);
+  if (limit.rlim_max < limit.rlim_cur) return;  // not here
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+
+  auto [in, out] = pipe_pair();
+  std::vector<std::size_t> woken(count);
+  std::vector<hub::task<void>> tasks;
+  std::size_t all = 0, yields = 0;
+  hub::event enough;
+  bool stop = false;
+  for (std::size_t& times : woken)
+    tasks.push_back(hub::spawn([&, d = std::make_shared<hub::descriptor>(dup(in.fd()))] {
+      while (!stop) {
+        if (!d->wait(hub::direction::readable)) return;
+        ++times;
+        if (++all == 20 * count) enough.set();
+      }
+    }));
+  yield_until_waiting(count);
+  REQUIRE(out.write_all("x", 1));  // and nobody takes it
+  tasks.push_back(hub::spawn([&] {
+    for (; !stop; ++yields) hub::yield();
+  }));
+  hub::clock::time_point slept;
+  tasks.push_back(hub::spawn([&] {
+    hub::sleep_for(milliseconds(1));
+    slept = hub::clock::now();
+  }));
+  hub::yield();
+  const auto turns = hub::statistics().turns;
+  enough.wait();
+  CHECK(hub::statistics().turns - turns < 5);
+  CHECK(yields > 10);
+  stop = true;
+  for (auto& t : tasks) t.get();
+  CHECK(*std::min_element(woken.begin(), woken.end()) > 10);
+  CHECK(slept > hub::clock::time_point());
 }

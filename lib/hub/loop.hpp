@@ -7,7 +7,8 @@
 //                         timers, messages, closed descriptors fill the ready list
 //
 // Waiters are resumed from poll callbacks directly, because libuv polls up to 48 times 1,024 events
-// before it does anything else; a budget a turn sends the rest to the ready list.
+// before it does anything else. Each time a budget is used up the ready list and the timers have their turn,
+// in the callback: what is ready and not resumed would be polled again and again meanwhile.
 #ifndef LIB_HUB_LOOP_HPP
 #define LIB_HUB_LOOP_HPP
 
@@ -59,6 +60,9 @@ class loop {
   // --- For who wakes.
   // Makes a parked waiter ready; one that is ready already stays as it is.
   void make_ready(waiter* w, waiter::end why) noexcept;
+  // For poll callbacks, first: when the turn's budget is used up, those have their turn who do not wait for a
+  // descriptor, and there is a new one. User code runs.
+  void breathe() noexcept;
   // Resumes it at once when the turn's budget allows; for poll callbacks.
   void resume_soon(waiter* w, waiter::end why) noexcept;
   void start_soon(const greenlet& g);
@@ -89,6 +93,7 @@ class loop {
   void turn();
   void run_ready();
   void resume(waiter* w);
+  void expire() noexcept;
   bool may_get_messages() const;
   void give_up_waiting();
   void close() noexcept;

@@ -47,6 +47,7 @@ waiter::end poller::wait(direction d, deadline until) {
 
 void poller::on_event(uv_poll_t* handle, int status, int events) {
   poller& p = *static_cast<poller*>(handle->data);
+  p.home->breathe();  // p lives until its close callback, which does not come in here; its waiters may go
   p.drained = false;
   if (status < 0) {
     // libuv has stopped the handle. What happened, the next read or write will tell.

@@ -84,6 +84,20 @@ void loop::make_ready(waiter* w, waiter::end why) noexcept {
   waiter::push_back(ready_, w);
 }
 
+void loop::breathe() noexcept {
+  if (budget_ > 0 || escaped_) return;
+  budget_ = resumes_a_turn;
+  expire();
+  try {
+    run_ready();
+  } catch (...) {
+    // As in resume_soon().
+    escaped_ = std::current_exception();
+    uv_stop(&uv_);
+  }
+  budget_ = resumes_a_turn;  // it may have taken as many as the descriptors had
+}
+
 void loop::resume_soon(waiter* w, waiter::end why) noexcept {
   if (budget_ == 0 || escaped_) return make_ready(w, why);
   if (w->why != waiter::end::none) return;
@@ -147,15 +161,21 @@ void loop::arm_timer() noexcept {
   uv_timer_start(&timer_, on_timer, static_cast<std::uint64_t>(left), 0);
 }
 
+// Whose time has come is ready.
+void loop::expire() noexcept {
+  if (timers_.empty()) return;
+  const auto now = clock::now();
+  while (!timers_.empty() && timers_.earliest()->when <= now) {
+    waiter* const w = timers_.earliest();
+    timers_.remove(w);
+    make_ready(w, waiter::end::timeout);
+  }
+}
+
 void loop::on_timer(uv_timer_t* timer) {
   loop& self = *static_cast<loop*>(timer->data);
   self.timer_at_ = clock::time_point::max();
-  const auto now = clock::now();
-  while (!self.timers_.empty() && self.timers_.earliest()->when <= now) {
-    waiter* w = self.timers_.earliest();
-    self.timers_.remove(w);
-    self.make_ready(w, waiter::end::timeout);
-  }
+  self.expire();
   // A time that has passed when uv_run() begins is found before it polls. It must not block then.
   uv_stop(timer->loop);
   if (!self.timers_.empty()) self.arm_timer();
