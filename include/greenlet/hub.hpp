@@ -23,9 +23,12 @@
 #include <greenlet/hub/datagram.hpp>
 #include <greenlet/hub/deadline.hpp>
 #include <greenlet/hub/event.hpp>
+#include <greenlet/hub/file.hpp>
 #include <greenlet/hub/group.hpp>
 #include <greenlet/hub/io.hpp>
 #include <greenlet/hub/mutex.hpp>
+#include <greenlet/hub/names.hpp>
+#include <greenlet/hub/offload.hpp>
 #include <greenlet/hub/queue.hpp>
 #include <greenlet/hub/result.hpp>
 #include <greenlet/hub/run.hpp>
