@@ -78,7 +78,7 @@ loop::~loop() {
   }
 }
 
-void loop::run() {
+GREENLET_CATCHES_FORCED_UNWIND void loop::run() {
   for (unsigned refusals = 0;;) {
     bool exiting = false;
     try {
@@ -128,7 +128,7 @@ void loop::run_ready() {
 
 // Gives control to whom it concerns, and comes back when that one waits again or has ended. Throws
 // what is thrown into the hub's greenlet itself, which is only its end.
-void loop::resume(waiter* w) {
+GREENLET_CATCHES_FORCED_UNWIND void loop::resume(waiter* w) {
   switches_ += 2;
   if (w->what == waiter::kind::wait) {
     if (w->why == waiter::end::none) w->why = waiter::end::woken;  // it only yielded
@@ -220,7 +220,7 @@ void loop::close() noexcept {
 
 // Starts what was there when it began; what something thrown into us keeps it from stays, first in the box,
 // and the bell rings again for it.
-void loop::on_bell(uv_async_t* bell) {
+GREENLET_CATCHES_FORCED_UNWIND void loop::on_bell(uv_async_t* bell) {
   loop& self = *static_cast<loop*>(bell->data);
   struct taken {
     mailbox& box;
