@@ -189,6 +189,30 @@ TEST_CASE("wait says when it is worth trying") {
   CHECK(room.get());
 }
 
+TEST_CASE("a pipe without a reader is a result, and no signal but one that was there before") {
+  hub_guard guard;
+  auto [in, out] = pipe_pair();
+  in.close();
+  CHECK(out.write_all("x", 1).reset());  // SIGPIPE would kill us
+  CHECK(out.try_write("x", 1).reset());
+  sigset_t only, before, now;
+  sigemptyset(&only);
+  sigaddset(&only, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &only, &before);
+  CHECK_FALSE(sigismember(&before, SIGPIPE));
+  CHECK(out.write_all("x", 1).reset());
+  sigpending(&now);
+  CHECK_FALSE(sigismember(&now, SIGPIPE));
+  raise(SIGPIPE);
+  CHECK(out.write_all("x", 1).reset());
+  sigpending(&now);
+  CHECK(sigismember(&now, SIGPIPE));
+  const timespec at_once{};
+  CHECK(sigtimedwait(&only, nullptr, &at_once) == SIGPIPE);
+  pthread_sigmask(SIG_SETMASK, &before, &now);
+  CHECK(sigismember(&now, SIGPIPE));
+}
+
 TEST_CASE("one who has gone is a result, for reader and writer, and no signal") {
   hub_guard guard;
   auto [a, b] = socket_pair();

@@ -25,7 +25,7 @@ struct poller {
   // The last read brought less than was asked for: the next would block, so it waits at once. Any
   // event takes this back. Right as long as the level is armed before the wait.
   bool drained = false;
-  bool socket = false;       // else SIGPIPE cannot be avoided
+  bool socket = false;       // written to without SIGPIPE by a flag
   bool owned = true;         // by a descriptor
   bool in_loop = true;       // by libuv, until its close callback
 

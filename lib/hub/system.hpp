@@ -67,20 +67,23 @@ class sigpipe_held {
     sigemptyset(&pipe_);
     sigaddset(&pipe_, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
+    sigset_t pending;
+    was_pending_ = sigismember(&before_, SIGPIPE) && sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE);
   }
   sigpipe_held(const sigpipe_held&) = delete;
   sigpipe_held& operator=(const sigpipe_held&) = delete;
   ~sigpipe_held() {
     const int error = errno;
-    const timespec now{};
-    // POSIX, write(): EPIPE comes with a SIGPIPE to the thread. One that the user holds back is his.
-    if (error == EPIPE && !sigismember(&before_, SIGPIPE)) sigtimedwait(&pipe_, nullptr, &now);
+    constexpr timespec at_once{};
+    // POSIX, write(): EPIPE comes with a SIGPIPE to the thread. One that was there before is not ours.
+    if (error == EPIPE && !was_pending_) sigtimedwait(&pipe_, nullptr, &at_once);
     pthread_sigmask(SIG_SETMASK, &before_, nullptr);
     errno = error;
   }
 
  private:
   sigset_t pipe_, before_;
+  bool was_pending_;
 };
 
 }  // namespace greenlets::hub::detail
