@@ -10,6 +10,7 @@
 #include <csignal>
 #include <dlfcn.h>
 #include <sys/epoll.h>
+#include <sys/wait.h>
 #include <uv.h>
 
 using namespace greenlets;
@@ -159,6 +160,26 @@ struct serving : hub_scenario {
   bool right(const std::exception_ptr& e) { return works() && (e || answered || given_up > 0); }
 };
 
+// A program, what it is given, and what it writes.
+struct running : hub_scenario {
+  hub::process_result result;
+  bool lost = false;
+
+  void act() {
+    try {
+      result = hub::run_process({"cat"}, "through");
+    } catch (const hub::cancelled&) {  // a greenlet for one of its streams could not be given a stack, and was reported
+      lost = true;
+    }
+  }
+  bool right(const std::exception_ptr& e) {
+    if (!works() || (lost ? reported == 0 : !e && (!result || result.out != "through"))) return false;
+    siginfo_t info;
+    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0) hub::yield();  // killed, and soon reaped
+    return true;
+  }
+};
+
 // Both signals arrive, whatever could not be noted; of the one that comes more often than there is room, not
 // each.
 struct catching : hub_scenario {
@@ -270,6 +291,12 @@ TEST_CASE("tasks: who spawns or joins is told, and the others go on") {
 TEST_CASE("connections: each end is told, and all descriptors are closed") {
   const auto n = exhaust_by<serving>(ways, "serving");
   CHECK(n[kind::descriptor] >= 4);
+  if (faults::can_refuse_memory()) CHECK(n[kind::allocation] >= 10);
+}
+
+TEST_CASE("programs: who starts one is told, and none is left") {
+  const auto n = exhaust_by<running>(ways, "running a program");
+  CHECK(n[kind::mmap] >= 2);
   if (faults::can_refuse_memory()) CHECK(n[kind::allocation] >= 10);
 }
 

@@ -426,6 +426,21 @@ TEST_CASE("a thread may exit right after its hub was made, or after its shutdown
   CHECK(called == 0);
 }
 
+TEST_CASE("a program without standard streams may have a hub, and fork") {
+  // libuv aborted in the forked process: what it had there were 0, 1 and 2.
+  const child c = in_child([] {
+    for (int fd : {0, 1, 2}) close(fd);
+    hub::this_hub();
+    const pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    int status = -1;
+    waitpid(pid, &status, 0);
+    hub::shutdown();
+    _exit(status == 0 ? 0 : 2);
+  });
+  CHECK(c.status == 0);
+}
+
 // In a child process: what such a greenlet has stays for ever.
 TEST_CASE("a greenlet that refuses to end does not keep its thread, and is reported") {
   const child c = in_child([] {

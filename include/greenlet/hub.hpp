@@ -29,12 +29,15 @@
 #include <greenlet/hub/mutex.hpp>
 #include <greenlet/hub/names.hpp>
 #include <greenlet/hub/offload.hpp>
+#include <greenlet/hub/pipe.hpp>
+#include <greenlet/hub/process.hpp>
 #include <greenlet/hub/queue.hpp>
 #include <greenlet/hub/result.hpp>
 #include <greenlet/hub/run.hpp>
 #include <greenlet/hub/semaphore.hpp>
 #include <greenlet/hub/signals.hpp>
 #include <greenlet/hub/tcp.hpp>
+#include <greenlet/hub/terminal.hpp>
 #include <greenlet/hub/timeout.hpp>
 #include <greenlet/hub/unix.hpp>
 #include <greenlet/hub/wait_any.hpp>

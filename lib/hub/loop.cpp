@@ -2,11 +2,14 @@
 // The hub's greenlet: its making, its turns, its end.
 #include "loop.hpp"
 
+#include "child.hpp"
 #include "poller.hpp"
 #include "sanitizer.hpp"
+#include "system.hpp"
 
 #include <cxxabi.h>
 #include <new>
+#include <sys/eventfd.h>
 #include <system_error>
 #include <utility>
 
@@ -54,6 +57,9 @@ loop& loop::mine() {
 }
 
 loop::loop() {
+  // In a program without standard streams libuv would have their numbers, and aborts in a forked process which finds
+  // it so (t/hub_end.cpp).
+  const low_numbers standard(3, "eventfd", [] { return eventfd(0, EFD_CLOEXEC); });
   check_uv(uv_loop_init(&uv_), "uv_loop_init");
   try {
     check_uv(uv_async_init(&uv_, &bell_, on_bell), "uv_async_init");
@@ -205,6 +211,8 @@ void loop::close() noexcept {
         if (uv_is_closing(h)) return;
         if (h->type == UV_POLL)
           static_cast<poller*>(h->data)->detach();
+        else if (h->type == UV_PROCESS)
+          static_cast<child*>(h->data)->detach();
         else if (h->type == UV_SIGNAL)
           uv_close(h, [](uv_handle_t* s) { delete reinterpret_cast<uv_signal_t*>(s); });
         else

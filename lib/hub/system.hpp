@@ -10,10 +10,12 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <ctime>
 #include <sys/socket.h>
 #include <system_error>
 #include <unistd.h>
+#include <vector>
 
 namespace greenlets::hub::detail {
 
@@ -35,6 +37,32 @@ class unowned_fd {
 
  private:
   int fd_;
+};
+
+// The numbers below `limit` that are free, taken for a scope: nothing that is opened meanwhile has one of them.
+// `new_one()` opens something.
+class low_numbers {
+ public:
+  template <class F>
+  low_numbers(int limit, const char* call, F&& new_one) : low_numbers() {
+    taken_.reserve(static_cast<std::size_t>(limit) + 1);
+    do {
+      const int fd = new_one();
+      check(fd, call);
+      taken_.push_back(fd);
+    } while (taken_.back() < limit);
+    ::close(taken_.back());
+    taken_.pop_back();
+  }
+  low_numbers(const low_numbers&) = delete;
+  low_numbers& operator=(const low_numbers&) = delete;
+  ~low_numbers() {
+    for (int fd : taken_) ::close(fd);
+  }
+
+ private:
+  low_numbers() noexcept = default;  // the destructor is for what the other constructor throws, too
+  std::vector<int> taken_;
 };
 
 // getsockname(), getpeername().
