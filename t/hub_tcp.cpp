@@ -407,6 +407,61 @@ TEST_CASE("a socket that listens already is taken; one that does not is refused,
   CHECK_THROWS_AS(hub::listener{silent}, std::system_error);
 }
 
+TEST_CASE("a descriptor that is released stays open: in another thread's hub, in this one's again, after the hub's end") {
+  hub::listener l(any_port());
+  auto [client, server] = connected(l);
+  char byte;
+  auto waits = hub::spawn([&, &server = server] { return server.read_some(&byte, 1); });
+  hub::yield();
+  const int fd = server.release();
+  CHECK(fd >= 0);
+  CHECK_FALSE(server.is_open());
+  CHECK(server.release() == -1);
+  CHECK(waits.get().closed());
+  std::thread([&, &client = client] {
+    hub::connection there(fd);
+    char text[2];
+    auto reads = hub::spawn([&] { return there.read_exactly(text, 2, hang_guard()); });
+    hub::yield();
+    CHECK(::write(client.fd(), "hi", 2) == 2);
+    CHECK(reads.get());
+    CHECK(there.release() == fd);
+  }).join();
+  server = hub::connection(fd);
+  client.write_all("x", 1);
+  CHECK(server.read_some(&byte, 1, hang_guard()));
+  hub::shutdown();
+  CHECK(server.release() == fd);
+  CHECK(::write(fd, "y", 1) == 1);
+  CHECK(::close(fd) == 0);
+}
+
+TEST_CASE("try_accept gives a descriptor that no hub has, or says that nobody is there; a released listener listens on") {
+  const hub_guard end;
+  hub::listener l(any_port());
+  int fd = -1;
+  CHECK(l.try_accept(fd).error == std::errc::operation_would_block);
+  CHECK(l.wait(milliseconds(1)).timed_out());
+  const int client = raw_client(l.local());
+  CHECK(l.wait(hang_guard()));
+  CHECK(l.try_accept(fd));
+  CHECK(::write(client, "x", 1) == 1);
+  char byte;
+  CHECK(::recv(fd, &byte, 1, 0) == 1);
+  ::close(client);
+  ::close(fd);
+  auto waits = hub::spawn([&] { return l.wait(); });
+  hub::yield();
+  const hub::address where = l.local();
+  l = hub::listener(l.release());
+  CHECK(waits.get().closed());
+  CHECK(l.local().text() == where.text());
+  connected(l);
+  l.close();
+  CHECK(l.release() == -1);
+  CHECK(l.try_accept(fd).closed());
+}
+
 TEST_CASE("accept without descriptors left is an error, and goes on when there are some") {
   const child c = in_child([] {
     hub::listener l(any_port());

@@ -35,6 +35,7 @@
 #include <greenlet/hub/result.hpp>
 #include <greenlet/hub/run.hpp>
 #include <greenlet/hub/semaphore.hpp>
+#include <greenlet/hub/server.hpp>
 #include <greenlet/hub/signals.hpp>
 #include <greenlet/hub/tcp.hpp>
 #include <greenlet/hub/terminal.hpp>

@@ -67,7 +67,12 @@ constexpr std::size_t most_pieces = 64;  // in one call; Linux takes 1,024, but 
 descriptor::descriptor(int fd) : poller_(poller::make(fd)) {}
 
 void descriptor::close() noexcept {
-  if (poller* p = std::exchange(poller_, nullptr)) p->close();
+  if (const int fd = release(); fd >= 0) ::close(fd);
+}
+
+int descriptor::release() noexcept {
+  poller* const p = std::exchange(poller_, nullptr);
+  return p ? p->release() : -1;
 }
 
 bool descriptor::is_open() const noexcept { return poller_ != nullptr; }

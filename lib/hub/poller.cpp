@@ -4,7 +4,6 @@
 
 #include <memory>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <utility>
 
 namespace greenlets::hub::detail {
@@ -65,7 +64,7 @@ void poller::on_event(uv_poll_t* handle, int status, int events) {
   if (reads || writes) l.resume_soon(reads ? reads : writes, waiter::end::woken);
 }
 
-void poller::close() noexcept {
+int poller::release() noexcept {
   const loop_ref keep = home;
   owned = false;
   for (waiter** place : {&reader, &writer})
@@ -74,9 +73,9 @@ void poller::close() noexcept {
       keep->make_ready(w, waiter::end::closed);
       w->why = waiter::end::closed;  // also when it is ready already: its descriptor may be gone when it goes on
     }
-  const int closing = std::exchange(fd, -1);
-  detach();  // before close(): libuv takes the number out of its epoll set
-  ::close(closing);
+  const int released = std::exchange(fd, -1);
+  detach();  // libuv takes the number out of its epoll set at once: afterwards it may be closed, or watched elsewhere
+  return released;
 }
 
 void poller::detach() noexcept {

@@ -36,8 +36,8 @@ struct poller {
 
   // Waits; any answer is a hint, except closed: then neither this nor its owner may be touched.
   waiter::end wait(direction d, deadline until);
-  // Closes the descriptor, wakes who waits, and frees this when libuv lets go.
-  void close() noexcept;
+  // Wakes who waits, and frees this when libuv lets go. The descriptor is the caller's, open, and no longer watched.
+  int release() noexcept;
   // The loop ends: nothing can be waited for any more; the descriptor stays open.
   void detach() noexcept;
 

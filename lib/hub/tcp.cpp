@@ -26,10 +26,14 @@ void set_option(int fd, int level, int name, const char* call) {
   check(setsockopt(fd, level, name, &on, sizeof on), call);
 }
 
-connection take(unowned_fd& fd) {
+void set_up(int fd) {
   const int on = 1;
-  const int set = setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  const int set = setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   check(set < 0 && errno == EOPNOTSUPP ? 0 : set, "setsockopt(TCP_NODELAY)");  // a Unix domain socket has none
+}
+
+connection take(unowned_fd& fd) {
+  set_up(fd.get());
   connection c(fd.get());
   fd.taken();
   return c;
@@ -100,18 +104,32 @@ listener::listener(int fd) {
 
 io_result listener::accept(connection& to, deadline until) {
   for (;;) {
+    int got = -1;
+    const io_result r = try_accept(got);
+    if (r) {
+      unowned_fd fd(got, "accept4");
+      to = connection(got);
+      fd.taken();
+      return r;
+    }
+    if (r.error.value() != EAGAIN) return r;
+    if (const io_result waited = wait(until); !waited) return waited;
+  }
+}
+
+io_result listener::try_accept(int& to) {
+  for (;;) {
     // Nobody is taken from the system who could not be given: on another thread, or after the hub's end.
     if (const io_result r = descriptor_.try_write(nullptr, 0); !r) return r;
     const int got = ::accept4(descriptor_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (got >= 0) {
       unowned_fd fd(got, "accept4");
-      to = take(fd);
+      set_up(fd.get());
+      fd.taken();
+      to = got;
       return io_result::done(0);
     }
     switch (errno) {
-      case EAGAIN:
-        if (const io_result r = descriptor_.wait(direction::readable, until); !r) return r;
-        break;
       // accept(2): errors of the one that came, or of the network it came by.
       case EINTR: case ECONNABORTED: case ENETDOWN: case EPROTO: case ENOPROTOOPT: case EHOSTDOWN: case ENONET:
       case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH:

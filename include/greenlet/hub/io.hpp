@@ -104,6 +104,9 @@ class GREENLET_API descriptor {
 
   /// Closes it now; greenlets that wait on it find closed(). Switches: no.
   void close() noexcept;
+  /// Gives it up, open and non-blocking: the caller owns it now, and may take it to another thread. Greenlets that
+  /// wait on it find closed(). Returns -1 when it is closed. Switches: no.
+  int release() noexcept;
   bool is_open() const noexcept;
   int fd() const noexcept;  ///< -1 when closed; still owned here
 

@@ -53,7 +53,15 @@ class GREENLET_API listener {
   /// or for the one that came, which is then closed; so it is when the system refuses to watch it, which is
   /// std::system_error; error (different_thread, already_waiting); what is thrown into the caller meanwhile.
   io_result accept(connection& to, deadline until = {});
+  /// Accepts who is there, for whichever thread: `to` is the caller's to close or to make a connection of. When nobody
+  /// is there the error is operation_would_block; else as accept(). Switches: no. Throws: std::system_error, when the
+  /// one that came cannot be set up (and is closed); error(different_thread).
+  io_result try_accept(int& to);
+  /// Waits until somebody may be there. Switches, throws: as descriptor::wait().
+  io_result wait(deadline until = {}) { return descriptor_.wait(direction::readable, until); }
   void close() noexcept { descriptor_.close(); }
+  /// As descriptor's: gives the socket up, which listens on. Switches: no.
+  int release() noexcept { return descriptor_.release(); }
   bool is_open() const noexcept { return descriptor_.is_open(); }
   int fd() const noexcept { return descriptor_.fd(); }  ///< -1 when closed; still owned here
   /// Where it listens. Switches: no. Throws: std::system_error when it is closed.
