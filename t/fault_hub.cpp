@@ -180,6 +180,63 @@ struct running : hub_scenario {
   }
 };
 
+// A server with three clients in its backlog: each is answered or closed, and the server goes on, or run() tells and
+// can be called again.
+struct accepting : hub_scenario {
+  struct enough {};
+  static constexpr unsigned clients = 3;
+  hub::address where;
+  hub::server s;
+  int answered = 0;
+  greenlet runs;
+  int client[clients + 1];
+
+  accepting() : s([this](hub::connection& c) { serve(c); }) {
+    hub::listener l(hub::address("127.0.0.1", 0));
+    where = l.local();
+    s.listen(std::move(l));
+    for (unsigned n = 0; n < clients; ++n) client[n] = come();
+    client[clients] = -1;
+  }
+  ~accepting() {
+    for (const int fd : client) ::close(fd);
+  }
+  int come() const {
+    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    REQUIRE(::connect(fd, where.data(), where.size()) == 0);
+    REQUIRE(::write(fd, "ping", 4) == 4);
+    return fd;
+  }
+  void serve(hub::connection& c) {
+    char text[4];
+    if (c.read_exactly(text, 4, testing::hang_guard()) && c.write_all("pong", 4)) ++answered;
+    if (s.statistics().accepted >= wanted && s.statistics().active == 1) hub::cancel(runs, std::make_exception_ptr(enough()));
+  }
+  // Until all have been accepted; should the last not come to say so, the time has.
+  void run() {
+    runs = current();
+    hub::timeout limit(std::chrono::milliseconds(30));
+    try {
+      s.run();
+    } catch (const enough&) {
+    } catch (const hub::timed_out&) {
+    }
+    runs = {};
+  }
+  void act() { run(); }
+  bool right(const std::exception_ptr&) {
+    runs = {};
+    if (s.statistics().accepted > clients) return false;
+    wanted = clients + 1;
+    client[clients] = come();
+    for (int n = 0; n < 100 && s.statistics().accepted < wanted; ++n) run();
+    testing::yield_until([this] { return s.statistics().active == 0; });
+    const auto now = s.statistics();
+    return works() && now.accepted == wanted && answered + static_cast<int>(now.failed) == static_cast<int>(wanted) && answered > 0;
+  }
+  std::uint64_t wanted = clients;
+};
+
 // Both signals arrive, whatever could not be noted; of the one that comes more often than there is room, not
 // each.
 struct catching : hub_scenario {
@@ -297,6 +354,16 @@ TEST_CASE("connections: each end is told, and all descriptors are closed") {
 TEST_CASE("programs: who starts one is told, and none is left") {
   const auto n = exhaust_by<running>(ways, "running a program");
   CHECK(n[kind::mmap] >= 2);
+  if (faults::can_refuse_memory()) CHECK(n[kind::allocation] >= 10);
+}
+
+TEST_CASE("a server answers, or closes, each that comes, and goes on") {
+  // Not with no memory from some moment on: a group, or a server, that goes cancels whom it has, and tries until it can.
+  auto some = ways;
+  some.erase(some.begin() + 1);
+  const auto n = exhaust_by<accepting>(some, "accepting");
+  CHECK(n[kind::mmap] >= 1);
+  CHECK(n[kind::descriptor] >= 3);
   if (faults::can_refuse_memory()) CHECK(n[kind::allocation] >= 10);
 }
 
