@@ -21,6 +21,7 @@
 #include <greenlet/hub/address.hpp>
 #include <greenlet/hub/buffer.hpp>
 #include <greenlet/hub/datagram.hpp>
+#include <greenlet/hub/daemon.hpp>
 #include <greenlet/hub/deadline.hpp>
 #include <greenlet/hub/event.hpp>
 #include <greenlet/hub/file.hpp>
@@ -32,6 +33,7 @@
 #include <greenlet/hub/pipe.hpp>
 #include <greenlet/hub/process.hpp>
 #include <greenlet/hub/queue.hpp>
+#include <greenlet/hub/restart.hpp>
 #include <greenlet/hub/result.hpp>
 #include <greenlet/hub/run.hpp>
 #include <greenlet/hub/semaphore.hpp>
