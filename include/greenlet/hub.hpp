@@ -41,6 +41,7 @@
 #include <greenlet/hub/signals.hpp>
 #include <greenlet/hub/tcp.hpp>
 #include <greenlet/hub/terminal.hpp>
+#include <greenlet/hub/threads.hpp>
 #include <greenlet/hub/timeout.hpp>
 #include <greenlet/hub/unix.hpp>
 #include <greenlet/hub/wait_any.hpp>
