@@ -317,7 +317,11 @@ TEST_CASE("a program begins with default dispositions and no signal blocked") {
   std::signal(SIGPIPE, pipe_before);
   std::signal(SIGHUP, hup_before);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  CHECK(r.out == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+  // The C library's posix_spawn() has its own signals, 32 and 33, ignored in what it starts, and that is inherited: by
+  // what make starts, for instance.
+  const bool ours = r.out == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n";
+  const bool with_theirs = r.out == "SigBlk:\t0000000000000000\nSigIgn:\t0000000180000000\n";
+  CHECK_MESSAGE((ours || with_theirs), r.out);
 }
 
 // -- What is refused -------------------------------------------------------------------------------
