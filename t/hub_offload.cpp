@@ -39,26 +39,24 @@ class gate {
   // On the pool.
   void pass() {
     std::unique_lock hold(lock_);
-    ++inside_;
-    changed_.notify_all();
-    if (!changed_.wait_for(hold, seconds(60), [this] { return open_; })) std::abort();
-    --inside_;
-    changed_.notify_all();
+    ++begun_;
+    if (!opened_.wait_for(hold, seconds(60), [this] { return open_; })) std::abort();
   }
   void open() {
     const std::lock_guard hold(lock_);
     open_ = true;
-    changed_.notify_all();
+    opened_.notify_all();
   }
-  unsigned inside() {
+  // How many have come, and perhaps passed.
+  unsigned begun() {
     const std::lock_guard hold(lock_);
-    return inside_;
+    return begun_;
   }
 
  private:
   std::mutex lock_;
-  std::condition_variable changed_;
-  unsigned inside_ = 0;
+  std::condition_variable opened_;
+  unsigned begun_ = 0;
   bool open_ = false;
 };
 
@@ -76,7 +74,7 @@ class pool_taken {
       for (unsigned n = 0; n < pool_size; ++n) all.spawn([this] { hub::offload([this] { gate_.pass(); }); });
       all.wait();
     });
-    while (gate_.inside() < pool_size) std::this_thread::yield();
+    while (gate_.begun() < pool_size) std::this_thread::yield();
   }
   ~pool_taken() { release(); }
   void release() {
@@ -287,7 +285,7 @@ TEST_CASE("the function runs on another thread, on which it has a tree of its ow
     });
   });
   int others = 0;
-  while (g.inside() == 0) hub::yield();
+  while (g.begun() == 0) hub::yield();
   for (int n = 0; n < 10; ++n) hub::run([&] { ++others; });
   CHECK(others == 10);
   CHECK_FALSE(waits.ready());
@@ -347,7 +345,7 @@ TEST_CASE("what is cancelled after it has begun goes when it has ended: it may u
     });
     log.push_back("went on");
   });
-  while (g.inside() == 0) hub::yield();
+  while (g.begun() == 0) hub::yield();
   t.cancel();
   for (int n = 0; n < 100; ++n) hub::yield();
   CHECK_FALSE(t.ready());
@@ -365,57 +363,58 @@ TEST_CASE("what is cancelled after it has begun goes when it has ended: it may u
 TEST_CASE("a timeout bounds a wait for the pool when the function has ended") {
   const hub_guard end;
   gate g;
+  std::atomic<bool> begun{false};
   bool ended = false;
   auto opens = hub::spawn([&] {
-    while (g.inside() == 0) hub::yield();
+    while (g.begun() == 0) hub::yield();
     hub::sleep_for(milliseconds(5));
     CHECK_FALSE(ended);
     g.open();
   });
-  CHECK_FALSE(hub::with_timeout(milliseconds(1), [&] {
-    hub::offload([&] {
-      g.pass();
-      ended = true;
-    });
-  }));
+  // Until it has begun in time: a timeout before that leaves at once.
+  do CHECK_FALSE(hub::with_timeout(milliseconds(2), [&] {
+      hub::offload([&] {
+        begun = true;
+        g.pass();
+        ended = true;
+      });
+    }));
+  while (!begun);
   CHECK(ended);
   opens.get();
 }
 
 TEST_CASE("shutdown waits for what has begun, and takes back what has not") {
   gate g;
-  unsigned begun = 0, ended = 0;
-  std::mutex lock;
+  std::atomic<unsigned> begun{0}, ended{0}, gone{0};
   const unsigned many = 3 * pool_size;
   for (unsigned n = 0; n < many; ++n)
     hub::spawn([&] {
+      const auto left = at_end([&] { ++gone; });
       hub::offload([&] {
-        {
-          const std::lock_guard hold(lock);
-          ++begun;
-        }
+        ++begun;
         g.pass();
-        const std::lock_guard hold(lock);
         ++ended;
       });
     });
-  while (g.inside() < pool_size) hub::yield();
-  std::thread opens([&, home = hub::this_hub()] {
-    // When those that had not begun have gone.
-    std::this_thread::sleep_for(milliseconds(10));
+  while (g.begun() < pool_size) hub::yield();
+  yield_until_waiting(many);
+  std::thread opens([&] {
+    while (gone < many - pool_size) std::this_thread::yield();
     g.open();
   });
   hub::shutdown();
+  opens.join();
   CHECK(begun == pool_size);
   CHECK(ended == pool_size);
-  opens.join();
+  CHECK(gone == many);
 }
 
 TEST_CASE("a thread's exit waits for what has begun") {
   gate g;
   std::atomic<bool> ended{false}, unwound_after{false};
   std::thread opens([&] {
-    while (g.inside() == 0) std::this_thread::yield();
+    while (g.begun() == 0) std::this_thread::yield();
     std::this_thread::sleep_for(milliseconds(10));
     g.open();
   });
@@ -427,7 +426,7 @@ TEST_CASE("a thread's exit waits for what has begun") {
         ended = true;
       });
     });
-    while (g.inside() == 0) hub::yield();
+    while (g.begun() == 0) hub::yield();
   }).join();
   CHECK(ended);
   CHECK(unwound_after);
@@ -438,7 +437,7 @@ TEST_CASE("pthread_exit in the main greenlet waits for what other greenlets have
   gate g;
   std::atomic<bool> ended{false}, unwound_after{false};
   std::thread opens([&] {
-    while (g.inside() == 0) std::this_thread::yield();
+    while (g.begun() == 0) std::this_thread::yield();
     std::this_thread::sleep_for(milliseconds(10));
     g.open();
   });
@@ -450,7 +449,7 @@ TEST_CASE("pthread_exit in the main greenlet waits for what other greenlets have
         ended = true;
       });
     });
-    while (g.inside() == 0) hub::yield();
+    while (g.begun() == 0) hub::yield();
     pthread_exit(nullptr);
   }).join();
   CHECK(unwound_after);
@@ -470,7 +469,7 @@ TEST_CASE("a thread that is cancelled by pthread_cancel while it waits for the p
       ended = true;
     });
   });
-  while (g.inside() == 0) std::this_thread::yield();
+  while (g.begun() == 0) std::this_thread::yield();
   REQUIRE(pthread_cancel(t.native_handle()) == 0);
   std::this_thread::sleep_for(milliseconds(10));
   CHECK_FALSE(unwound_after);
@@ -482,8 +481,13 @@ TEST_CASE("a thread that is cancelled by pthread_cancel while it waits for the p
 
 TEST_CASE("one that refuses to go holds the hub's end up until the function has ended") {
   gate g;
+  std::atomic<bool> ends{false};
   bool ended = false;
   int refused = 0;
+  auto witness = hub::spawn([&] {
+    const auto sees = at_end([&] { ends = true; });
+    hub::sleep_for(hours(1));
+  });
   auto stubborn = hub::spawn([&] {
     while (!ended) {
       try {
@@ -496,9 +500,9 @@ TEST_CASE("one that refuses to go holds the hub's end up until the function has 
       }
     }
   });
-  while (g.inside() == 0) hub::yield();
+  while (g.begun() == 0) hub::yield();
   std::thread opens([&] {
-    std::this_thread::sleep_for(milliseconds(5));
+    while (!ends) std::this_thread::yield();
     g.open();
   });
   hub::shutdown();
@@ -538,7 +542,7 @@ TEST_CASE("without memory to wait the thread itself waits for what has begun, an
   hub::this_hub();  // a new one has no place to wait in yet
   gate g;
   bool ended = false;
-  refusal r{[&] { return g.inside() > 0; }, {}};
+  refusal r{[&] { return g.begun() > 0; }, {}};
   std::thread opens([&] {
     while (r.asked < 3) std::this_thread::yield();  // for the call, to wait for it, and to wait for its end
     g.open();
@@ -1069,6 +1073,24 @@ TEST_CASE("a write_file that is cancelled when it has begun is whole") {
 
 namespace {
 
+// A port of 127.0.0.1 that is taken, and where nobody listens: else a connection might be one with itself.
+struct refusing {
+  int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  std::uint16_t port = 0;
+
+  refusing() {
+    const hub::address any("127.0.0.1", 0);
+    sockaddr_in at{};
+    socklen_t size = sizeof at;
+    REQUIRE(bind(fd, any.data(), any.size()) == 0);
+    REQUIRE(getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) == 0);
+    port = ntohs(at.sin_port);
+  }
+  refusing(const refusing&) = delete;
+  refusing& operator=(const refusing&) = delete;
+  ~refusing() { ::close(fd); }
+};
+
 events texts(const hub::resolution& r) {
   events all;
   for (const hub::address& a : r.addresses) all.push_back(a.text());
@@ -1162,8 +1184,8 @@ TEST_CASE("connecting by name, to the first address that answers; otherwise ther
   REQUIRE(l.accept(server, hang_guard()));
   CHECK(hub::connect(client, "127.0.0.1", port, hang_guard()));
   const int before = client.fd();
-  l.close();
-  CHECK(hub::connect(client, "localhost", port, hang_guard()).error == std::errc::connection_refused);
+  const refusing nobody;
+  CHECK(hub::connect(client, "127.0.0.1", nobody.port, hang_guard()).error == std::errc::connection_refused);
   CHECK(hub::connect(client, "", port, hang_guard()).error == std::error_code(EAI_NONAME, hub::name_category()));
   CHECK(client.fd() == before);
 }
@@ -1171,24 +1193,18 @@ TEST_CASE("connecting by name, to the first address that answers; otherwise ther
 TEST_CASE("connecting by name tries one address after the other, and the deadline bounds all of them") {
   const hub_guard end;
   hub::connection c;
-  hub::listener second(hub::address("127.0.0.2", 0));
-  CHECK(hub::connect(c, "many.test", second.local().port(), hang_guard()));
+  const refusing first;
+  hub::listener second(hub::address("127.0.0.2", first.port));
+  CHECK(hub::connect(c, "many.test", first.port, hang_guard()));
   CHECK(c.peer().text() == second.local().text());
   // A queue that is full: whoever connects waits.
-  const int full = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  hub::address at("127.0.0.1", 0);
-  REQUIRE(bind(full, at.data(), at.size()) == 0);
-  REQUIRE(listen(full, 0) == 0);
-  sockaddr_in where{};
-  socklen_t size = sizeof where;
-  REQUIRE(getsockname(full, reinterpret_cast<sockaddr*>(&where), &size) == 0);
-  const std::uint16_t port = ntohs(where.sin_port);
+  const refusing full;
+  REQUIRE(listen(full.fd, 0) == 0);
   std::vector<hub::connection> waiting(20);
   std::size_t n = 0;
-  while (n < waiting.size() && !hub::connect(waiting[n], hub::address("127.0.0.1", port), milliseconds(50)).timed_out()) ++n;
+  while (n < waiting.size() && !hub::connect(waiting[n], hub::address("127.0.0.1", full.port), milliseconds(50)).timed_out()) ++n;
   REQUIRE(n < waiting.size());
-  CHECK(hub::connect(c, "many.test", port, milliseconds(20)).timed_out());  // and does not go on to 127.0.0.2
-  ::close(full);
+  CHECK(hub::connect(c, "many.test", full.port, milliseconds(20)).timed_out());  // and does not go on to 127.0.0.2
 }
 
 TEST_CASE("connecting by name passes over what the system has no sockets for, and nothing else") {
