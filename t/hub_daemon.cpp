@@ -102,11 +102,12 @@ child with_passed(int count, const std::function<void()>& f) {
   });
 }
 
-#define CHECK_CHILD(c)  \
-  do {                  \
-    INFO((c).output);   \
-    CHECK((c).status == 0); \
-  } while (false)
+void check_ended_well(const child& c, int line) {
+  CAPTURE(line);
+  INFO(c.output);
+  CHECK(c.status == 0);
+}
+#define CHECK_CHILD(...) check_ended_well((__VA_ARGS__), __LINE__)
 
 void need(bool so, int line) {
   if (so) return;
@@ -235,10 +236,13 @@ TEST_CASE("news that cannot be sent is false, with the reason, and nobody waits"
   CHECK(sent > 0);
   CHECK(error == std::errc::operation_would_block);
   CHECK_CHILD(in_child([] {
-    rlimit none{0, 0};
+    rlimit before;
+    getrlimit(RLIMIT_NOFILE, &before);
+    const rlimit none{0, before.rlim_max};
     setrlimit(RLIMIT_NOFILE, &none);
     std::error_code e;
     NEED(!hub::notify("READY=1", e) && e == std::errc::too_many_files_open);
+    setrlimit(RLIMIT_NOFILE, &before);
   }));
 }
 
@@ -320,7 +324,7 @@ namespace {
 
 bool may_become_others(const char* what) {
   if (geteuid() == 0) return true;
-  MESSAGE("not root here, so not shown: " << what);
+  MESSAGE("not root here, so not shown: " << std::string(what));
   return false;
 }
 
@@ -384,6 +388,9 @@ TEST_CASE("rights are given up to a user and a group by name; the supplementary 
 
 TEST_CASE("rights that could be had again, or were given up in part, are told") {
   if (!may_become_others("rights that are given up in part")) return;
+#ifdef T_TSAN
+  return;  // capabilities are a thread's, its runtime has one more, and the C library aborts when their results differ
+#endif
   CHECK_CHILD(in_child([] {
     // What setuid() leaves of the capabilities, and then root's way back.
     constexpr unsigned long no_setuid_fixup = 4;
@@ -488,21 +495,23 @@ TEST_CASE("a pid file is handed on with its lock: who had it leaves it then") {
   const std::string path = d.path + "/pid";
   {
     const hub::pid_file mine(path);
-    int ready[2];
-    REQUIRE(pipe(ready) == 0);
+    int ends[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
     const pid_t next = fork();
     if (next == 0) {
       const hub::pid_file taken(path, dup(mine.fd()));
-      (void)!::write(ready[1], "x", 1);
-      pause();
+      char byte;
+      (void)!::write(ends[1], "x", 1);
+      (void)!::read(ends[1], &byte, 1);
+      _exit(0);  // without a word
     }
     char byte;
-    REQUIRE(::read(ready[0], &byte, 1) == 1);
+    REQUIRE(::read(ends[0], &byte, 1) == 1);
     CHECK(content(path) == std::to_string(next) + "\n");
-    kill(next, SIGKILL);
+    REQUIRE(::write(ends[0], "x", 1) == 1);
     waitpid(next, nullptr, 0);
-    ::close(ready[0]);
-    ::close(ready[1]);
+    ::close(ends[0]);
+    ::close(ends[1]);
   }
   CHECK(access(path.c_str(), F_OK) == 0);
   CHECK_THROWS_AS(hub::pid_file(path, -1), std::system_error);

@@ -219,7 +219,7 @@ namespace {
 template <class Entry, class Look>
 Entry look_up(const std::string& name, const char* call, const char* what, std::vector<char>& text, Look look) {
   Entry entry, *found = nullptr;
-  text.resize(1024);
+  text.resize(64);
   for (int code; (code = look(&entry, text.data(), text.size(), &found)) != 0;) {
     if (code != ERANGE) throw std::system_error(code, std::generic_category(), call);
     text.resize(2 * text.size());
@@ -229,12 +229,9 @@ Entry look_up(const std::string& name, const char* call, const char* what, std::
 }
 
 std::vector<gid_t> groups_of(const std::string& user, gid_t own) {
-  std::vector<gid_t> all(32);
-  for (int count = static_cast<int>(all.size()); getgrouplist(user.c_str(), own, all.data(), &count) < 0;
-       count = static_cast<int>(all.size()))
-    all.resize(std::max(static_cast<std::size_t>(count), 2 * all.size()));
-  int count = static_cast<int>(all.size());
-  getgrouplist(user.c_str(), own, all.data(), &count);
+  std::vector<gid_t> all;
+  int count = 0;  // of none there is room for, first: then it says how many
+  while (getgrouplist(user.c_str(), own, all.data(), &count) < 0) all.resize(static_cast<std::size_t>(count));
   all.resize(static_cast<std::size_t>(count));
   return all;
 }
