@@ -404,6 +404,9 @@ TEST_CASE("rights that could be had again, or were given up in part, are told") 
     }
     NEED(geteuid() == somebody);
   }));
+#ifdef T_TSAN
+  return;  // it has a thread of its own, whose capabilities stay: the C library ends a process whose threads differ
+#endif
   struct capabilities {  // of capset(2), version 3
     std::uint32_t version = 0x20080522;
     int pid = 0;

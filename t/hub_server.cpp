@@ -922,7 +922,9 @@ TEST_CASE("what is given to a hub that has ended, or ends before it begins, is c
   hub::shutdown();
 }
 
-TEST_CASE("the dispatcher pauses without descriptors, and goes on; a server that cannot take one closes it") {
+// The same.
+TEST_CASE("the dispatcher pauses without descriptors, and goes on; a server that cannot take one closes it" *
+          doctest::skip(T_SANITIZES_OBJECTS)) {
   const child c = in_child([] {
     hub::dispatcher d;
     hub::server s(echo);
