@@ -746,12 +746,34 @@ TEST_CASE("without descriptors, or threads, those that were started are stopped"
         ++ran;
         hub::sleep_for(hours(1));
       });
-      many.join();
+      many.join();  // has no descriptor to wait on, or is told that a thread has none
       _exit(4);
     } catch (const std::system_error& e) {
       leave_all_descriptors();
       if (e.code() != std::errc::too_many_files_open) _exit(5);
     }
+    hub::shutdown();
+  });
+  INFO(c.output);
+  CHECK(c.status == 0);
+}
+
+TEST_CASE("without a descriptor to wait on, who lets his threads go waits without the hub") {
+  const child c = in_child([] {
+    hub::this_hub();
+    std::atomic<bool> begun{false}, stopped{false};
+    {
+      hub::threads one(1, [&](hub::worker& w) {
+        hub::event stop;
+        w.on_stop([&] { stop.set(); });
+        begun = true;
+        stop.wait(hang_guard());
+        stopped = true;
+      });
+      yield_until([&] { return begun.load(); });
+      leave_descriptors(0);
+    }
+    if (!stopped) _exit(2);
     hub::shutdown();
   });
   INFO(c.output);

@@ -202,10 +202,15 @@ threads::threads(std::size_t count, std::function<void(worker&)> f, const option
 
 threads::~threads() {
   std::exception_ptr meanwhile;
-  while (!state_->has_ended()) {
+  for (bool told = false; !state_->has_ended();) {
     try {
-      state_->stop();
+      if (!told) state_->stop();
+      told = true;
       if (hub::wait(state_->over, direction::readable).closed()) break;  // our hub has gone: then without it
+    } catch (const std::bad_alloc&) {
+      if (told) break;  // the same
+    } catch (const std::system_error&) {
+      break;  // the same: no descriptor to wait on
     } catch (...) {
       meanwhile = std::current_exception();
     }

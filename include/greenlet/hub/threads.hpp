@@ -63,14 +63,16 @@ class GREENLET_API threads {
   threads(const threads&) = delete;
   threads& operator=(const threads&) = delete;
   /// Stops those that are left, and waits. What join() would have thrown goes to the unraisable handler; what is thrown into
-  /// the greenlet meanwhile is thrown at its next wait. Switches: to the hub, unless all have ended.
+  /// the greenlet meanwhile is thrown at its next wait. Switches: to the hub, unless all have ended; when it cannot wait there (no
+  /// memory, no descriptor, or the hub has gone), the thread waits.
   ~threads();
 
   std::size_t size() const noexcept;
   /// Asks all of them to stop, see worker::on_stop(). Switches: no. Thread: any. Throws: std::bad_alloc.
   void stop();
-  /// Waits, in the hub, until all have ended; false when the deadline came first. Throws what the first that failed threw;
-  /// what is thrown into the caller meanwhile: the threads go on then. Thread: any, one at a time.
+  /// Waits, in the hub, until all have ended; false when the deadline came first, or the hub has gone. Throws what the first that
+  /// failed threw; std::bad_alloc, std::system_error (no descriptor to wait on), and what is thrown into the caller
+  /// meanwhile: the threads go on then. Thread: any.
   bool join(deadline until = {});
 
  private:
