@@ -323,8 +323,8 @@ TEST_CASE("a part of a file is sent; one that is shorter says so; others run mea
   const hub::owned_fd file = file_with(content);
   int turns = 0;
   auto reads = hub::spawn([&from = a] { return read_to_end(from); });
-  const auto others = hub::spawn([&] {
-    while (b.is_open()) ++turns, hub::yield();
+  const auto others = hub::spawn([&, &to = b] {
+    while (to.is_open()) ++turns, hub::yield();
   });
   hub::io_result r = b.send_file(file.get(), 1000, content.size() - 2000, hang_guard());
   CHECK(r);

@@ -552,7 +552,7 @@ TEST_CASE("thousands that are ready all the time are resumed at once, and the ot
   yield_until_waiting(count);
   REQUIRE(out.write_all("x", 1));  // and nobody takes it
   tasks.push_back(hub::spawn([&] {
-    for (; !stop; ++yields) hub::yield();
+    while (!stop) ++yields, hub::yield();
   }));
   hub::clock::time_point slept;
   tasks.push_back(hub::spawn([&] {

@@ -483,7 +483,7 @@ TEST_CASE("one that refuses to go holds the hub's end up until the function has 
   gate g;
   std::atomic<bool> ends{false};
   bool ended = false;
-  int refused = 0;
+  int refusals = 0;
   auto witness = hub::spawn([&] {
     const auto sees = at_end([&] { ends = true; });
     hub::sleep_for(hours(1));
@@ -496,7 +496,7 @@ TEST_CASE("one that refuses to go holds the hub's end up until the function has 
           ended = true;
         });
       } catch (const greenlet_exit&) {
-        ++refused;
+        ++refusals;
       }
     }
   });
@@ -507,7 +507,7 @@ TEST_CASE("one that refuses to go holds the hub's end up until the function has 
   });
   hub::shutdown();
   CHECK(ended);
-  CHECK(refused > 0);
+  CHECK(refusals > 0);
   CHECK(stubborn.ready());
   opens.join();
 }
