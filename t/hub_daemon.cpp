@@ -572,7 +572,11 @@ std::string ask(const hub::address& where) {
   return read_to_end(c);
 }
 
-pid_t pid_of(const std::string& answer) { return answer.empty() ? -1 : std::atoi(answer.c_str()); }
+pid_t pid_of(const std::string& answer) {
+  const pid_t pid = std::atoi(answer.c_str());
+  REQUIRE(pid > 0);  // 0 would be a signal to all of us
+  return pid;
+}
 
 int end_of(pid_t pid) {
   int status = -1;

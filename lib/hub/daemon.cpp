@@ -238,7 +238,8 @@ std::vector<gid_t> groups_of(const std::string& user, gid_t own) {
 
 [[noreturn]] void fail(int code, const char* call, bool changed) {
   throw std::system_error(code, std::generic_category(),
-                          std::string("hub::drop_privileges: ") + call + (changed ? " (the process has lost some rights already)" : ""));
+                          std::string("hub::drop_privileges: ") + call +
+                              (changed ? " (the process has lost some rights already)" : ""));
 }
 
 bool has_become(uid_t user, gid_t group) {
@@ -295,8 +296,8 @@ pid_t read_pid(int fd) noexcept {
   char text[24];
   const ssize_t size = pread(fd, text, sizeof text, 0);
   pid_t pid = 0;
-  if (size < 1 || text[size - 1] != '\n' || !read_number(std::string_view(text, static_cast<std::size_t>(size - 1)), pid)) return 0;
-  return pid;
+  if (size < 1 || text[size - 1] != '\n') return 0;
+  return read_number(std::string_view(text, static_cast<std::size_t>(size - 1)), pid) ? pid : 0;
 }
 
 // Whether the path still leads there: the process before may have removed it when we had it open already.

@@ -111,7 +111,8 @@ void check_text(const std::vector<passed_socket>& sockets, const image& i) {
         throw std::invalid_argument("hub::reexec: a name with a colon or a control character");
   for (const auto* list : {&i.arguments, &i.environment})
     for (const std::string& each : *list)
-      if (each.find('\0') != each.npos) throw std::invalid_argument("hub::reexec: a null byte in \"" + std::string(each.c_str()) + "\"");
+      if (each.find('\0') != each.npos)
+        throw std::invalid_argument("hub::reexec: a null byte in \"" + std::string(each.c_str()) + "\"");
 }
 
 image prepare(const std::vector<passed_socket>& sockets, const reexec_options& how) {
@@ -130,7 +131,8 @@ image prepare(const std::vector<passed_socket>& sockets, const reexec_options& h
   i.set("LISTEN_FDS=" + std::to_string(sockets.size()));
   i.set("LISTEN_FDNAMES=" + names);
   i.set_number("LISTEN_PID=");
-  i.set_number(std::string(detail::ready_variable) + "=" + std::to_string(first_passed + static_cast<int>(sockets.size())) + ":");
+  const std::size_t ready = first_passed + sockets.size();
+  i.set_number(std::string(detail::ready_variable) + "=" + std::to_string(ready) + ":");
   // The manager waits for the new process's word when that is the main one.
   std::error_code ignored;
   if (std::getenv("WATCHDOG_PID") && watchdog_interval(ignored)) i.set_number("WATCHDOG_PID=");
@@ -260,11 +262,11 @@ reexec_result reexec(const std::vector<passed_socket>& sockets, const reexec_opt
   if (heard && said == detail::failed_byte && ready.read_exactly(&code, sizeof code, until)) {
     result.error = {code, std::generic_category()};
   } else if (heard || heard.end() || heard.reset()) {
-    next.wait(until);
     result.error = std::make_error_code(std::errc::no_child_process);
   } else {
     result.error = heard.error;
   }
+  if (!heard.timed_out()) next.wait(until);
   result.status = next.end();
   return result;
 }

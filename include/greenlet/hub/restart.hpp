@@ -46,8 +46,8 @@ struct reexec_result {
 /// the new process calls notify() with "READY=1". When it has, the service manager is told that it is the main process now
 /// ("MAINPID="): all that is left here is to stop accepting and to end. When it fails, the new process is killed, and nothing
 /// has changed: the sockets are still listened on here. They stay the caller's in any case.
-/// No other descriptor is passed but those that are not close-on-exec. The signals that this thread blocks, the working directory
-/// and the user are this process's.
+/// No other descriptor is passed but those that are not close-on-exec. The signals that this thread blocks, the working
+/// directory and the user are this process's.
 /// Switches: to the hub. Thread: any, while no other changes the environment. Throws: std::invalid_argument (a name that
 /// has a colon or a control character, an argument that has a null byte); std::system_error, when pipes or processes cannot be
 /// made; std::bad_alloc; what is thrown into the caller meanwhile: the new process is then killed.

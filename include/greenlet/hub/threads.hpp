@@ -33,8 +33,8 @@ class GREENLET_API worker {
   std::size_t index() const noexcept { return index_; }  ///< from 0 on
   operator std::size_t() const noexcept { return index_; }  // so a function may take the number alone
   /// What a stop is here: called in a greenlet of its own, once; at the hub's next turn when the stop has come already.
-  /// Without it, greenlet_exit(cancelled) is thrown into the thread's main greenlet, which runs the function. What it refers to
-  /// lives as long as the function runs: it is not called any more when that has returned. Throws: std::bad_alloc.
+  /// Without it, greenlet_exit(cancelled) is thrown into the thread's main greenlet, which runs the function. It is not
+  /// called any more when the function has returned. Throws: std::bad_alloc.
   void on_stop(std::function<void()> f);
   bool stop_requested() const noexcept;
 
@@ -56,23 +56,23 @@ class GREENLET_API threads {
     bool pin = false;  ///< each to a processor of its own, as long as there are
   };
 
-  /// Starts so many; 0: as many as there are processors that the process may use. Throws: std::invalid_argument (no function),
-  /// std::system_error (no more threads; those that were started are stopped and waited for), std::bad_alloc.
+  /// Starts so many; 0: as many as there are processors that the process may use. Throws: std::invalid_argument (no
+  /// function), std::system_error (no more threads; those that were started are stopped and waited for), std::bad_alloc.
   threads(std::size_t count, std::function<void(worker&)> f) : threads(count, std::move(f), options()) {}
   threads(std::size_t count, std::function<void(worker&)> f, const options& how);
   threads(const threads&) = delete;
   threads& operator=(const threads&) = delete;
-  /// Stops those that are left, and waits. What join() would have thrown goes to the unraisable handler; what is thrown into
-  /// the greenlet meanwhile is thrown at its next wait. Switches: to the hub, unless all have ended; when it cannot wait there (no
-  /// memory, no descriptor, or the hub has gone), the thread waits.
+  /// Stops those that are left, and waits. What join() would have thrown goes to the unraisable handler; what is thrown
+  /// into the greenlet meanwhile is thrown at its next wait. Switches: to the hub, unless all have ended; when it cannot
+  /// wait there (no memory, no descriptor, or the hub has gone), the thread waits.
   ~threads();
 
   std::size_t size() const noexcept;
   /// Asks all of them to stop, see worker::on_stop(). Switches: no. Thread: any. Throws: std::bad_alloc.
   void stop();
-  /// Waits, in the hub, until all have ended; false when the deadline came first, or the hub has gone. Throws what the first that
-  /// failed threw; std::bad_alloc, std::system_error (no descriptor to wait on), and what is thrown into the caller
-  /// meanwhile: the threads go on then. Thread: any.
+  /// Waits, in the hub, until all have ended; false when the deadline came first, or the hub has gone. Throws what the
+  /// first that failed threw; std::bad_alloc, std::system_error (no descriptor to wait on), and what is thrown into the
+  /// caller meanwhile: the threads go on then. Thread: any.
   bool join(deadline until = {});
 
  private:
@@ -115,8 +115,9 @@ class GREENLET_API dispatcher {
   /// Gives a connected socket to one of the servers, whose thread is woken once for all that it has been given meanwhile.
   /// False when there is no server: then it is closed. Owns `fd`, in any case. Switches: no. Thread: any. Throws: std::bad_alloc.
   bool give(int fd);
-  /// Accepts and gives, until the listener is closed (by another greenlet). Pauses as server::run() when the system refuses.
-  /// Those that come while there is no server are closed. Thread: the listener's. Switches, throws: as server::run().
+  /// Accepts and gives, until the listener is closed (by another greenlet). Pauses when the system refuses, from 10 ms to
+  /// a second. Those that come while there is no server are closed. Thread: the listener's. Switches: to the hub.
+  /// Throws: std::bad_alloc, std::system_error, and what is thrown into the caller meanwhile.
   void run(listener& from);
 
  private:
