@@ -66,7 +66,7 @@ first=$!
 last=$first
 until_printed '^process [0-9]* listens on'
 port=$(port_of)
-for restart in 1 2 3; do
+for _ in 1 2 3; do
   clients 20
   kill -HUP $last
   clients 20

@@ -294,7 +294,7 @@ std::vector<listener> server::take_listeners() {
   for (const auto& each : all) {
     if (!each->from.is_open()) continue;
     detail::unowned_fd fd(each->from.release(), "listener::release");  // who accepts finds it closed
-    taken.emplace_back(fd.get());
+    taken.emplace(taken.end(), fd.get());  // emplace_back() would be exported at -O0: what it gives is a type of ours
     fd.taken();
   }
   return taken;
