@@ -2,11 +2,9 @@
 // Unix domain sockets and datagrams.
 #include "hub_testing.hpp"
 
-#include <cstdlib>
 #include <cstring>
 #include <net/if.h>
 #include <stdexcept>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <system_error>
 #include <thread>
@@ -17,39 +15,10 @@ using namespace testing;
 
 namespace {
 
-// A directory that goes with all that is in it (sockets, files).
-struct directory {
-  std::string path = "/tmp/greenlet-test-XXXXXX";
-  std::vector<std::string> made;
-  directory() { REQUIRE(mkdtemp(path.data())); }
-  directory(const directory&) = delete;
-  directory& operator=(const directory&) = delete;
-  ~directory() {
-    for (const std::string& each : made) unlink(each.c_str());
-    CHECK(rmdir(path.c_str()) == 0);
-  }
-  std::string file(const char* name) { return made.emplace_back(path + "/" + name); }
-};
-
 bool exists(const std::string& path) {
   struct stat s;
   return lstat(path.c_str(), &s) == 0;
 }
-
-// No more descriptors than there are, in a scope.
-struct no_descriptors {
-  rlimit before{};
-  no_descriptors() {
-    getrlimit(RLIMIT_NOFILE, &before);
-    const int next = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    close(next);
-    const rlimit now{static_cast<rlim_t>(next), before.rlim_max};
-    REQUIRE(setrlimit(RLIMIT_NOFILE, &now) == 0);
-  }
-  no_descriptors(const no_descriptors&) = delete;
-  no_descriptors& operator=(const no_descriptors&) = delete;
-  ~no_descriptors() { setrlimit(RLIMIT_NOFILE, &before); }
-};
 
 hub::owned_fd null_file() {
   hub::owned_fd fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
@@ -79,8 +48,8 @@ TEST_CASE("the address of a Unix domain socket is a path or an abstract name, of
 
 TEST_CASE("a connection by a path, and by an abstract name, is like one by TCP") {
   const hub_guard end;
-  directory dir;
-  for (const std::string& name : {dir.file("s"), "@greenlet-test-" + std::to_string(getpid())}) {
+  const directory dir;
+  for (const std::string& name : {dir / "s", "@greenlet-test-" + std::to_string(getpid())}) {
     hub::listener l{hub::unix_address(name)};
     CHECK(l.local().text() == name);
     hub::connection client, server;
@@ -96,14 +65,15 @@ TEST_CASE("a connection by a path, and by an abstract name, is like one by TCP")
     CHECK(read_to_end(client) == "pong");
   }
   hub::connection none;
-  CHECK(hub::connect(none, hub::unix_address(dir.path + "/nobody")).error == std::errc::no_such_file_or_directory);
+  CHECK(hub::connect(none, hub::unix_address(dir / "nobody")).error == std::errc::no_such_file_or_directory);
   CHECK(!none.is_open());
+  CHECK(dir.names() == events{"s"});
 }
 
 TEST_CASE("a file on which nobody listens any more is removed when that is asked for; another never") {
   const hub_guard end;
-  directory dir;
-  const hub::address where = hub::unix_address(dir.file("s"));
+  const directory dir;
+  const hub::address where = hub::unix_address(dir / "s");
   hub::listener::options take;
   take.remove_stale = true;
   {
@@ -119,20 +89,21 @@ TEST_CASE("a file on which nobody listens any more is removed when that is asked
     hub::connection c;
     CHECK(hub::connect(c, where, hang_guard()));
   }
-  const std::string file = dir.file("f");
+  const std::string file = dir / "f";
   hub::owned_fd made(open(file.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
   CHECK_THROWS_AS(hub::listener(hub::unix_address(file), take), std::system_error);
   CHECK(exists(file));
   hub::listener abstract(hub::unix_address("@greenlet-test-stale-" + std::to_string(getpid())), take);
   hub::listener tcp(hub::address("127.0.0.1", 0), take);
+  CHECK(dir.names() == events{"f", "s"});
 }
 
 TEST_CASE("where the backlog is full a connection waits for room, or for its deadline") {
   const hub_guard end;
-  directory dir;
+  const directory dir;
   hub::listener::options one;
   one.backlog = 1;
-  hub::listener l(hub::unix_address(dir.file("s")), one);
+  hub::listener l(hub::unix_address(dir / "s"), one);
   std::vector<hub::connection> there;
   for (;;) {
     hub::connection c;
@@ -150,6 +121,7 @@ TEST_CASE("where the backlog is full a connection waits for room, or for its dea
   std::vector<hub::connection> taken(there.size() + 1);
   for (hub::connection& each : taken) REQUIRE(l.accept(each, hang_guard()));
   late.join();
+  CHECK(dir.names() == events{"s"});
 }
 
 TEST_CASE("who the other side is can be asked") {
@@ -237,7 +209,8 @@ TEST_CASE("with much data they come once, and both sides wait for each other") {
   sends.join(milliseconds(20));  // begins, and finds the buffer full
   std::string all, buffer(65536, '\0');
   std::vector<hub::owned_fd> got;
-  while (const hub::io_result r = hub::receive_descriptors(b, buffer.data(), buffer.size(), got, hang_guard())) all.append(buffer, 0, r.bytes);
+  while (const hub::io_result r = hub::receive_descriptors(b, buffer.data(), buffer.size(), got, hang_guard()))
+    all.append(buffer, 0, r.bytes);
   CHECK(got.size() == 1);
   REQUIRE(all.size() > sent.size());
   CHECK(all.compare(all.size() - sent.size(), sent.size(), sent) == 0);
@@ -284,11 +257,11 @@ TEST_CASE("who waits for descriptors is woken by a deadline, by a close, and by 
 
 TEST_CASE("datagrams are received as they were sent, with where they came from; an empty one as well") {
   const hub_guard end;
-  directory dir;
+  const directory dir;
   for (const bool udp : {true, false}) {
     CAPTURE(udp);
-    hub::datagram_socket server(udp ? hub::address("127.0.0.1", 0) : hub::unix_address(dir.file("server")));
-    hub::datagram_socket client(udp ? hub::address("127.0.0.1", 0) : hub::unix_address(dir.file("client")));
+    hub::datagram_socket server(udp ? hub::address("127.0.0.1", 0) : hub::unix_address(dir / "server"));
+    hub::datagram_socket client(udp ? hub::address("127.0.0.1", 0) : hub::unix_address(dir / "client"));
     const auto echo = hub::spawn([&] {
       char buffer[2000];
       hub::address from;
@@ -311,6 +284,7 @@ TEST_CASE("datagrams are received as they were sent, with where they came from; 
     CHECK(!server.is_open());
     CHECK(server.fd() == -1);
   }
+  CHECK(dir.names() == events{"client", "server"});
 }
 
 TEST_CASE("of a datagram that is larger than the buffer the rest is lost, and that is told") {
@@ -352,8 +326,8 @@ TEST_CASE("a connected socket sends to one place, and is told when nobody is the
 
 TEST_CASE("a receiver whose queue is full holds back who sends, whether that is connected or not") {
   const hub_guard end;
-  directory dir;
-  hub::datagram_socket slow(hub::unix_address(dir.file("slow")));
+  const directory dir;
+  hub::datagram_socket slow(hub::unix_address(dir / "slow"));
   for (const bool connected : {true, false}) {
     CAPTURE(connected);
     hub::datagram_socket client(AF_UNIX);
@@ -373,6 +347,7 @@ TEST_CASE("a receiver whose queue is full holds back who sends, whether that is 
     CHECK(waits.get() == 1);
     REQUIRE(slow.receive(buffer, 10, hang_guard()));
   }
+  CHECK(dir.names() == events{"slow"});
 }
 
 TEST_CASE("who waits for a datagram is woken by a deadline, by a close, and by what is thrown in") {

@@ -7,11 +7,18 @@
 
 #include <greenlet/hub.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <string>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -105,6 +112,77 @@ inline std::string read_to_end(hub::descriptor& d, std::size_t piece = 65536) {
   while (const hub::io_result r = d.read_some(buffer.data(), piece, hang_guard())) all.append(buffer, 0, r.bytes);
   return all;
 }
+
+// A directory with nothing in it, which goes with all that is in it then.
+struct directory {
+  std::string path;
+
+  directory() {
+    const char* const where = std::getenv("TMPDIR");
+    path = std::string(where && std::strlen(where) < 80 ? where : "/tmp") + "/hub.XXXXXX";  // a socket's has 107 at most
+    REQUIRE(mkdtemp(path.data()) != nullptr);
+  }
+  directory(const directory&) = delete;
+  directory& operator=(const directory&) = delete;
+  ~directory() {
+    nftw(
+        path.c_str(), [](const char* each, const struct stat*, int, FTW*) { return std::remove(each); }, 8,
+        FTW_DEPTH | FTW_PHYS);
+  }
+  std::string operator/(const std::string& name) const { return path + "/" + name; }
+  events names() const {
+    events found;
+    DIR* const d = opendir(path.c_str());
+    while (const dirent* e = d ? readdir(d) : nullptr)
+      if (const std::string name = e->d_name; name != "." && name != "..") found.push_back(name);
+    if (d) closedir(d);
+    std::sort(found.begin(), found.end());
+    return found;
+  }
+};
+
+// The number that the next descriptor has.
+inline int lowest_free() {
+  const int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  close(fd);
+  return fd;
+}
+
+// UBSan opens pipes to look at an object of a type that it has not seen: before there are no descriptors for them, here
+// is one of that which is then thrown.
+inline void show_system_error() {
+#ifdef T_ASAN
+  const std::system_error shown{std::error_code()};
+  REQUIRE_FALSE(shown.code());
+#endif
+}
+
+// A limit of this process, for a scope.
+class limited {
+ public:
+  using resource = decltype(RLIMIT_NOFILE);
+
+  limited(resource which, rlim_t most) : which_(which) {
+    REQUIRE(getrlimit(which, &before_) == 0);
+    rlimit now = before_;
+    now.rlim_cur = most;
+    show_system_error();
+    REQUIRE(setrlimit(which, &now) == 0);
+  }
+  limited(const limited&) = delete;
+  limited& operator=(const limited&) = delete;
+  ~limited() { setrlimit(which_, &before_); }
+
+ private:
+  resource which_;
+  rlimit before_{};
+};
+
+// No more descriptors than there are, in a scope.
+struct no_descriptors : limited {
+  no_descriptors() : limited(RLIMIT_NOFILE, static_cast<rlim_t>(lowest_free())) {}
+};
 
 }  // namespace testing
 
