@@ -4,6 +4,7 @@
 #define LIB_HUB_SYSTEM_HPP
 
 #include <greenlet/hub/address.hpp>
+#include <greenlet/hub/io.hpp>
 #include <greenlet/hub/run.hpp>
 
 #include <algorithm>
@@ -24,19 +25,12 @@ inline void check(long result, const char* call) {
 }
 
 // A descriptor until somebody takes it.
-class unowned_fd {
+class unowned_fd : public owned_fd {
  public:
-  unowned_fd(int fd, const char* call) : fd_(fd) { check(fd, call); }
+  unowned_fd(int fd, const char* call) : owned_fd(fd) { check(fd, call); }
   unowned_fd(const unowned_fd&) = delete;
   unowned_fd& operator=(const unowned_fd&) = delete;
-  ~unowned_fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const noexcept { return fd_; }
-  void taken() noexcept { fd_ = -1; }
-
- private:
-  int fd_;
+  void taken() noexcept { release(); }
 };
 
 // The numbers below `limit` that are free, taken for a scope: nothing that is opened meanwhile has one of them.
