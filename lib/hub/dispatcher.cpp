@@ -148,16 +148,15 @@ bool dispatcher::give(int fd) {
 }
 
 void dispatcher::run(listener& from) {
-  using std::chrono::milliseconds;
   const auto kept = state_;
-  milliseconds how_long(10);
+  auto how_long = detail::first_pause;
   for (unsigned in_a_row = 0;;) {
     int fd = -1;
     const io_result r = from.try_accept(fd);
     if (r) {
-      how_long = milliseconds(10);
+      how_long = detail::first_pause;
       give(fd);
-      if (++in_a_row % 64 == 0) hub::yield();
+      if (++in_a_row % detail::most_in_a_row == 0) hub::yield();
     } else if (r.closed()) {
       return;
     } else if (r.error == std::errc::operation_would_block) {
@@ -165,7 +164,7 @@ void dispatcher::run(listener& from) {
       if (from.wait().closed()) return;
     } else {
       hub::sleep_for(how_long);
-      how_long = std::min(2 * how_long, milliseconds(1000));
+      how_long = std::min(2 * how_long, detail::longest_pause);
     }
   }
 }

@@ -17,8 +17,7 @@ namespace greenlets::hub {
 namespace {
 
 using std::chrono::milliseconds;
-constexpr milliseconds first_pause(10), longest_pause(1000);
-constexpr unsigned most_in_a_row = 64;  // accepted, before others have their turn
+using detail::first_pause, detail::longest_pause, detail::most_in_a_row;
 
 }  // namespace
 

@@ -19,6 +19,14 @@
 
 namespace greenlets::hub {
 
+namespace detail {
+
+// While the system refuses to accept.
+constexpr std::chrono::milliseconds first_pause(10), longest_pause(1000);
+constexpr unsigned most_in_a_row = 64;  // accepted, before others have their turn
+
+}  // namespace detail
+
 // Hidden, though a member of an exported class.
 struct __attribute__((visibility("hidden"))) server::state : std::enable_shared_from_this<state> {
   class acceptor;
