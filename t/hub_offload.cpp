@@ -27,20 +27,23 @@ struct refusal {
 };
 thread_local refusal* refused = nullptr;
 
-void* memory(std::size_t size) {
+void* memory(std::size_t size, std::size_t alignment = alignof(std::max_align_t)) {
   if (refusal* const r = refused; r && r->asked++ > 0) {
     while (!r->ready()) std::this_thread::yield();
     throw std::bad_alloc();
   }
-  if (void* const p = std::malloc(size ? size : 1)) return p;
+  if (void* const p = std::aligned_alloc(alignment, (size / alignment + 1) * alignment)) return p;
   throw std::bad_alloc();
 }
 
 }  // namespace
 
 void* operator new(std::size_t size) { return memory(size); }
+void* operator new(std::size_t size, std::align_val_t a) { return memory(size, static_cast<std::size_t>(a)); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 TEST_CASE("offload gives what the function gives: a value, nothing, what can only be moved, a copy of what is referred to") {
   const hub_guard end;

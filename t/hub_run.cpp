@@ -273,6 +273,84 @@ TEST_CASE("greenlets that only yield starve neither descriptors nor timers nor m
   }
 }
 
+TEST_CASE("two that hand an object to and fro, each by one switch to the other, starve nobody") {
+  hub_guard guard;
+  bool stop = false;
+  hub::queue<int> there, back;
+  auto other = hub::spawn([&] {
+    while (const auto n = there.pop()) back.push(*n + 1);
+  });
+  auto one = hub::spawn([&] {
+    int n = 0;
+    for (; !stop; ++n) {
+      there.push(int{n});
+      if (back.pop() != n + 1) return -1;
+    }
+    there.close();
+    return n;
+  });
+  auto [in, out] = pipe_pair();
+  auto reads = hub::spawn([&, &in = in] {
+    char byte;
+    return in.read_some(&byte, 1, hang_guard()).bytes;
+  });
+  hub::sleep_for(milliseconds(1));
+  REQUIRE(out.write_all("x", 1));
+  CHECK(reads.get() == 1);
+  stop = true;
+  CHECK(one.get() > 1024);  // more than a turn has
+  other.get();
+}
+
+TEST_CASE("who waits makes the first that is ready go on, in turn, and in between what has been spawned or cancelled") {
+  hub_guard guard;
+  std::string order;
+  const auto goes = [&](char name) {
+    return [&order, name] {
+      struct at_end {
+        std::string& to;
+        char name;
+        ~at_end() { to += static_cast<char>(name - 'a' + 'A'); }
+      } said{order, name};
+      order += name;
+      hub::yield();
+      order += name;
+      hub::yield();
+    };
+  };
+  auto a = hub::spawn(goes('a')), b = hub::spawn(goes('b'));
+  hub::yield();
+  auto c = hub::spawn(goes('c'));
+  a.cancel();
+  order += '.';
+  hub::yield();
+  order += '.';
+  for (auto* t : {&b, &c}) t->get();
+  CHECK_THROWS_AS(a.get(), hub::cancelled);
+  CHECK(order == "ab.abcA.BcC");
+}
+
+TEST_CASE("a task that nobody keeps and that leaves without waiting is unwound when the hub goes on") {
+  hub_guard guard;
+  std::string order;
+  hub::spawn([&] {
+    struct at_end {
+      std::string& to;
+      ~at_end() { to += "unwound,"; }
+    } said{order};
+    hub::yield();  // from here on the hub has kept it
+    order += "leaves,";
+    greenlets::main_greenlet().switch_to();
+    order += "never,";
+  });
+  hub::yield();
+  hub::yield();  // waits on, though the task has switched here
+  order += "main,";
+  hub::yield();
+  CHECK(order == "leaves,unwound,main,");
+  CHECK(greenlets::counts().greenlets == 2);  // this one and the hub
+}
+
 TEST_CASE("a greenlet that always finds data does not starve the others") {
   hub_guard guard;
   auto [a, b] = socket_pair();

@@ -42,12 +42,17 @@ ssize_t write_now(const poller& p, const iovec* pieces, std::size_t count) noexc
 
 bool would_block() noexcept { return errno == EAGAIN || errno == EWOULDBLOCK; }
 
-// The poller, when it can be used here and now.
-poller* usable(poller* p) {
-  if (p && !p->home->closed() && &*p->home != detail::loop::mine_if_any())
+// One that has not the hub of this thread.
+__attribute__((noinline, cold)) poller* unusable(poller* p) {
+  if (p && !p->home->closed())
     throw error(errc::different_thread, "a descriptor belongs to the hub of a different thread",
                 "  descriptor " + std::to_string(p->fd));
-  return p && !p->home->closed() ? p : nullptr;
+  return nullptr;
+}
+
+// The poller, when it can be used here and now.
+inline poller* usable(poller* p) {
+  return __builtin_expect(p && &*p->home == detail::loop::mine_if_any(), 1) ? p : unusable(p);
 }
 
 io_result ended(waiter::end why, std::size_t moved) noexcept {

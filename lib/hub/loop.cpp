@@ -14,46 +14,37 @@
 #include <utility>
 
 namespace greenlets::hub::detail {
-namespace {
 
-// Set while the thread's hub lives. Trivially destructible: greenlets are unwound after C++
-// thread_locals are gone, and their destructors look here.
-__attribute__((tls_model("initial-exec"))) thread_local loop* of_this_thread = nullptr;
-
-}  // namespace
+__thread loop* this_threads_loop = nullptr;
 
 void check_uv(int code, const char* call) {
   if (code < 0) throw std::system_error(-code, std::generic_category(), call);
 }
 
-loop* loop::mine_if_any() noexcept { return of_this_thread; }
-
-loop& loop::mine() {
-  if (!of_this_thread) {
-    const loop_ref made(*new loop);
-    made->runner_ = greenlet(attributes().name("hub").parent(main_greenlet()), [made](const greenlet* maker) {
-      struct closer {
-        loop& l;
-        ~closer() { l.close(); }
-      } at_any_exit{*made};
-      maker->switch_to();
-      made->run();
-    });
-    try {
-      // Started at once, so that the thread's exit finds it and unwinds it.
-      made->runner_.switch_to(&current());
-    } catch (...) {
-      made->runner_ = {};  // unstarted, it keeps what it runs, which keeps the loop, which keeps it
-      throw;
-    }
-    if (of_this_thread) {  // user code that ran on the way has made one
-      made->runner_ = {};
-      return *of_this_thread;
-    }
-    of_this_thread = &*made;
-    greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
+loop& loop::make() {
+  const loop_ref made(*new loop);
+  made->runner_ = greenlet(attributes().name("hub").parent(main_greenlet()), [made](const greenlet* maker) {
+    struct closer {
+      loop& l;
+      ~closer() { l.close(); }
+    } at_any_exit{*made};
+    maker->switch_to();
+    made->run();
+  });
+  try {
+    // Started at once, so that the thread's exit finds it and unwinds it.
+    made->runner_.switch_to(&current());
+  } catch (...) {
+    made->runner_ = {};  // unstarted, it keeps what it runs, which keeps the loop, which keeps it
+    throw;
   }
-  return *of_this_thread;
+  if (this_threads_loop) {  // user code that ran on the way has made one
+    made->runner_ = {};
+    return *this_threads_loop;
+  }
+  this_threads_loop = &*made;
+  greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
+  return *this_threads_loop;
 }
 
 loop::loop() {
@@ -126,33 +117,28 @@ bool loop::may_get_messages() const {
 }
 
 void loop::run_ready() {
-  for (waiter* w; budget_ && (w = waiter::front(ready_)); --budget_) {
+  for (waiter* w; budget_ && (w = waiter::front(ready_));) {
+    --budget_;  // before it runs, and others after it by switches of their own
     w->unlink();
     resume(w);
   }
 }
 
-// Gives control to whom it concerns, and comes back when that one waits again or has ended. Throws
+// As resume(): gives control to whom it concerns, and comes back when that one waits again or has ended. Throws
 // what is thrown into the hub's greenlet itself, which is only its end.
-GREENLET_CATCHES_FORCED_UNWIND void loop::resume(waiter* w) {
+GREENLET_CATCHES_FORCED_UNWIND void loop::start_or_throw(waiter* w) {
   switches_ += 2;
-  if (w->what == waiter::kind::wait) {
-    if (w->why == waiter::end::none) w->why = waiter::end::woken;  // it only yielded
-    w->who.switch_to();
-    return;
-  }
   const waiter::kind what = w->what;
-  greenlet who = std::move(w->who);
+  const greenlet who = std::move(w->who);
   std::exception_ptr thrown = std::move(w->thrown);
   release(w);
-  const weak_greenlet again(who);
   try {
     if (what == waiter::kind::start) {
-      if (who.started() || !who.has_run()) return;  // cancelled, or started by somebody else
-      greenlets::detail::switch_giving(std::move(who), {});
+      if (!who.started() && who.has_run()) who.switch_to();  // else cancelled, or started by somebody else
     } else if (!who.dead() && !is_unwinding(who)) {
-      greenlets::detail::throw_giving(std::move(who), std::move(thrown));
+      who.throw_in(std::move(thrown));
     }
+    forget_last();
   } catch (const greenlet_exit&) {
     throw;
   } catch (abi::__forced_unwind&) {
@@ -160,10 +146,8 @@ GREENLET_CATCHES_FORCED_UNWIND void loop::resume(waiter* w) {
   } catch (...) {
     // It could not be started (no memory for a stack), or what was thrown into it came out.
     const std::exception_ptr error = std::current_exception();
-    const greenlet failed = again.lock();
-    if (failed.empty() || failed.started()) return report_unraisable(failed, error);
-    failed.reset_run();  // whoever joins it is told
-    report_unraisable(failed, error);
+    if (!who.started()) who.reset_run();  // whoever joins it is told
+    report_unraisable(who, error);
   }
 }
 
@@ -181,10 +165,11 @@ void loop::give_up_waiting() {
 
 void loop::close() noexcept {
   closed_ = true;
-  if (of_this_thread == this) {
-    of_this_thread = nullptr;
+  if (this_threads_loop == this) {
+    this_threads_loop = nullptr;
     greenlets::detail::set_waker(nullptr, nullptr);
   }
+  forget_last();
   std::list<std::function<void()>> undelivered;
   {
     const std::lock_guard lock(box_->lock);

@@ -4,7 +4,9 @@
 //   a greenlet            the hub's greenlet                      libuv
 //   park() ------------>  turn(): the ready list, then uv_run  -> poll callback
 //   (goes on)  <---------------------------- resume() <---------- (a waiter's descriptor)
-//                         timers, messages, closed descriptors fill the ready list
+//   park() -> another     timers, messages, closed descriptors fill the ready list
+//
+// Who waits while others are ready makes the first of them go on by itself.
 //
 // Waiters are resumed from poll callbacks directly, because libuv polls up to 48 times 1,024 events
 // before it does anything else. Each time a budget is used up the ready list and the timers have their turn,
@@ -38,6 +40,11 @@ struct mailbox {
 namespace detail {
 
 class loop_ref;
+class loop;
+
+// Set while the thread's hub lives. Trivially destructible: greenlets are unwound after C++ thread_locals are gone, and
+// their destructors look here. Not thread_local, which would be a call each time.
+extern __thread loop* this_threads_loop __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 class loop {
  public:
@@ -45,13 +52,22 @@ class loop {
   loop& operator=(const loop&) = delete;
 
   // The calling thread's hub. mine() makes it at need.
-  static loop& mine();
-  static loop* mine_if_any() noexcept;
+  static loop& mine() {
+    loop* const l = this_threads_loop;
+    return __builtin_expect(l != nullptr, 1) ? *l : make();
+  }
+  static loop* mine_if_any() noexcept { return this_threads_loop; }
 
   // --- For who waits.
   // A fresh waiter for the running greenlet. Throws std::bad_alloc.
-  waiter* take();
-  // Switches to the hub until the waiter is ready, or something is thrown in; then takes the waiter
+  waiter* take() {
+    waiter* const w = pool_;
+    if (!w) return one_more();
+    pool_ = w->next;
+    w->next = nullptr;
+    return w;
+  }
+  // Switches to who is ready, or the hub, until the waiter is ready, or something is thrown in; then takes the waiter
   // out of everything and back into the pool.
   waiter::end park(waiter* w, deadline until);
 
@@ -62,7 +78,9 @@ class loop {
   void make_ready(waiter* w, waiter::end why) noexcept;
   // For poll callbacks, first: when the turn's budget is used up, those have their turn who do not wait for a
   // descriptor, and there is a new one. User code runs.
-  void breathe() noexcept;
+  void breathe() noexcept {
+    if (__builtin_expect(budget_ == 0 && !escaped_, 0)) let_others();
+  }
   // Resumes it at once when the turn's budget allows; for poll callbacks.
   void resume_soon(waiter* w, waiter::end why) noexcept;
   void start_soon(const greenlet& g);
@@ -87,20 +105,36 @@ class loop {
 
   loop();
   ~loop();
+  static loop& make();
 
   // loop.cpp: the hub's greenlet.
   void run();
   void turn();
   void run_ready();
-  void resume(waiter* w);
+  void resume(waiter* w) {
+    if (__builtin_expect(w->what != waiter::kind::wait, 0)) return start_or_throw(w);
+    switches_ += 2;
+    if (w->why == waiter::end::none) w->why = waiter::end::woken;  // it only yielded
+    w->who.switch_to();
+    forget_last();
+  }
+  void start_or_throw(waiter* w);
+  // What has run last has gone elsewhere without waiting here again, or has ended.
+  void forget_last() noexcept {
+    if (__builtin_expect(!last_.empty(), 0)) last_ = {};
+  }
+  void let_others() noexcept;
   void expire() noexcept;
   bool may_get_messages() const;
   void give_up_waiting();
   void close() noexcept;
 
   // wait.cpp
+  waiter* one_more();
   void enroll(waiter* w) noexcept;
+  const greenlet& next_to(const waiter* w) noexcept;
   void release(waiter* w) noexcept;
+  void release_here(waiter* w) noexcept;
   void arm_timer() noexcept;
   std::string who_waits() const;
   // Whether it waits in a destructor while an exception is on its way.
@@ -118,6 +152,10 @@ class loop {
   bool closed_ = false;
 
   wait_list ready_;
+  // The handle that the last to be resumed was kept by, for the next wait of the same. To drop it and take it again
+  // would leave the running greenlet without one in between, mostly, for nobody else keeps a task: its next switch
+  // would be none of the straight ones.
+  greenlet last_;
   timers timers_;
   clock::time_point timer_at_ = clock::time_point::max();  // what timer_ is set to
   waiter* parked_ = nullptr;

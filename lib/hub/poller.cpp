@@ -7,7 +7,8 @@
 #include <utility>
 
 namespace greenlets::hub::detail {
-poller::poller(loop& l, int descriptor) noexcept : home(l), fd(descriptor) {}
+
+poller::poller(loop& l, int descriptor) noexcept : fd(descriptor), socket(false), owned(true), home(l) {}
 
 poller* poller::make(int fd) {
   auto p = std::make_unique<poller>(loop::mine(), fd);
@@ -26,7 +27,7 @@ void poller::watch(int mask) {
     check_uv(uv_poll_start(&handle, mask, on_event), "uv_poll_start");
   else
     uv_poll_stop(&handle);
-  armed = mask;
+  armed = static_cast<std::uint8_t>(mask);
 }
 
 waiter::end poller::wait(direction d, deadline until) {
@@ -45,7 +46,7 @@ waiter::end poller::wait(direction d, deadline until) {
 }
 
 void poller::on_event(uv_poll_t* handle, int status, int events) {
-  poller& p = *static_cast<poller*>(handle->data);
+  poller& p = *reinterpret_cast<poller*>(handle);  // its first member
   p.home->breathe();  // p lives until its close callback, which does not come in here; its waiters may go
   p.drained = false;
   if (status < 0) {

@@ -11,23 +11,26 @@
 
 #include <greenlet/hub/io.hpp>
 
+#include <cstdint>
 #include <uv.h>
 
 namespace greenlets::hub::detail {
 
-struct poller {
+// Among many thousands none is in a cache when its event comes. What libuv looks at then is the end of its handle,
+// and that with the rest are two lines.
+struct alignas(64) poller {
   uv_poll_t handle;
-  loop_ref home;
   int fd;
-  int armed = 0;             // what libuv watches for: UV_READABLE | UV_WRITABLE
-  waiter* reader = nullptr;  // who waits for it
-  waiter* writer = nullptr;
+  std::uint8_t armed = 0;    // what libuv watches for: UV_READABLE | UV_WRITABLE
   // The last read brought less than was asked for: the next would block, so it waits at once. Any
   // event takes this back. Right as long as the level is armed before the wait.
   bool drained = false;
-  bool socket = false;       // written to without SIGPIPE by a flag
-  bool owned = true;         // by a descriptor
+  bool socket : 1;           // written to without SIGPIPE by a flag
+  bool owned : 1;            // by a descriptor
   bool in_loop = true;       // by libuv, until its close callback
+  loop_ref home;
+  waiter* reader = nullptr;  // who waits for it
+  waiter* writer = nullptr;
 
   poller(loop& l, int descriptor) noexcept;
 
@@ -46,6 +49,10 @@ struct poller {
   static void on_closed(uv_handle_t* handle);
   void watch(int mask);
 };
+
+#ifdef __LP64__
+static_assert(sizeof(poller) == 192);
+#endif
 
 }  // namespace greenlets::hub::detail
 

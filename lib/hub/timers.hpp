@@ -20,14 +20,15 @@ class timers {
   // Throws std::bad_alloc; `w` is then as it was.
   void add(waiter* w) {
     heap_.push_back({w->when, order_++, w});
+    w->timed = true;
     w->timer = heap_.size() - 1;
     up(w->timer);
   }
 
   void remove(waiter* w) noexcept {
-    if (w->timer == waiter::no_timer) return;
+    if (!w->timed) return;
+    w->timed = false;
     const std::size_t at = w->timer;
-    w->timer = waiter::no_timer;
     const entry last = heap_.back();
     heap_.pop_back();
     if (at == heap_.size()) return;

@@ -7,32 +7,26 @@
 
 namespace greenlets::hub::detail {
 
-waiter* loop::take() {
-  waiter* w = pool_;
-  if (w) {
-    pool_ = w->next;
-    w->next = nullptr;
-  } else {
-    w = new waiter;
-  }
+waiter* loop::one_more() {
+  auto* const w = new waiter;
   w->home = this;
   return w;
 }
 
-void loop::enroll(waiter* w) noexcept {
+inline void loop::enroll(waiter* w) noexcept {
   w->previous_parked = nullptr;
   w->next_parked = parked_;
   if (parked_) parked_->previous_parked = w;
   parked_ = w;
   ++waiting_;
-  if (w->timer != waiter::no_timer) w->external = true;
+  if (w->timed) w->external = true;
   if (w->external) ++external_;
-  w->unwinding = std::uncaught_exceptions() > 0;
+  w->unwinding = greenlets::detail::hot_thread_v1->exceptions->uncaught > 0;  // std::uncaught_exceptions(), at its price
   if (w->unwinding) ++unwinding_;
 }
 
 // Takes the waiter out of everything, whatever of it has been done.
-void loop::release(waiter* w) noexcept {
+inline void loop::release_here(waiter* w) noexcept {
   w->unlink();
   timers_.remove(w);
   if (w->slot) *std::exchange(w->slot, nullptr) = nullptr;
@@ -46,26 +40,32 @@ void loop::release(waiter* w) noexcept {
   } else if (w->external && w->what == waiter::kind::raise) {
     --external_;
   }
-  w->what = waiter::kind::wait;
   w->why = waiter::end::none;
   w->told = w->external = w->unwinding = false;
-  w->thrown = nullptr;
-  const greenlet last = std::move(w->who);
+  if (w->thrown) w->thrown = nullptr;
+  greenlet last = std::move(w->who);
+  if (w->what == waiter::kind::wait && !closed_) last.swap(last_);
+  w->what = waiter::kind::wait;
   w->next = pool_;
   pool_ = w;
 }
+
+void loop::release(waiter* w) noexcept { release_here(w); }
 
 waiter::end loop::park(waiter* w, deadline until) {
   const loop_ref keep(*this);
   struct releaser {
     loop& l;
     waiter* w;
-    ~releaser() { l.release(w); }
+    ~releaser() { l.release_here(w); }
   } at_any_exit{*this, w};
   const greenlet& self = current();  // user code, which may end this hub
   if (closed_) return waiter::end::closed;
   if (self == runner_) throw error(errc::not_running, "a function that the hub itself calls cannot wait");
-  w->who = self;
+  if (last_ == self)
+    w->who = std::move(last_);
+  else
+    w->who = self;
   if (!until.never()) {
     w->when = until.at();
     timers_.add(w);
@@ -73,8 +73,20 @@ waiter::end loop::park(waiter* w, deadline until) {
   }
   enroll(w);
   // A greenlet that waits may be switched to by somebody who does not know. It waits on.
-  while (w->why == waiter::end::none) runner_.switch_to();
+  while (w->why == waiter::end::none) next_to(w).switch_to();
   return w->why;
+}
+
+// Who goes on when `w` waits: the first that is ready, by this one switch, when all that the hub would do is to make
+// another. It does what else there is, and has its turn when the budget is used up.
+inline const greenlet& loop::next_to(const waiter* w) noexcept {
+  waiter* const next = waiter::front(ready_);
+  if (!next || next == w || next->what != waiter::kind::wait || budget_ == 0 || escaped_) return runner_;
+  --budget_;
+  next->unlink();
+  ++switches_;
+  if (next->why == waiter::end::none) next->why = waiter::end::woken;  // it only yielded
+  return next->who;
 }
 
 void loop::make_ready(waiter* w, waiter::end why) noexcept {
@@ -84,8 +96,7 @@ void loop::make_ready(waiter* w, waiter::end why) noexcept {
   waiter::push_back(ready_, w);
 }
 
-void loop::breathe() noexcept {
-  if (budget_ > 0 || escaped_) return;
+void loop::let_others() noexcept {
   budget_ = resumes_a_turn;
   expire();
   try {

@@ -8,24 +8,26 @@
 #include <greenlet/hub/run.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 
 namespace greenlets::hub::detail {
 
 class loop;
 
-struct waiter {
-  enum class kind { wait, start, raise };  // resume a wait; start a greenlet; throw into one
-  enum class end { none, woken, timeout, closed };
-
-  static constexpr std::size_t no_timer = static_cast<std::size_t>(-1);
+// Its first line of a cache is what waiting for a descriptor and going on touches.
+struct alignas(64) waiter {
+  enum class kind : std::uint8_t { wait, start, raise };  // resume a wait; start a greenlet; throw into one
+  enum class end : std::uint8_t { none, woken, timeout, closed };
 
   kind what = kind::wait;
-  end why = end::none;          // set when it becomes ready
-  bool told = false;            // shutdown() has cancelled it
-  greenlet who;                 // kept for as long as it waits
-  std::exception_ptr thrown;    // raise only
-  loop* home = nullptr;
+  end why = end::none;     // set when it becomes ready
+  bool told = false;       // shutdown() has cancelled it
+  bool external = false;   // what it waits for may come from outside the thread
+  bool unwinding = false;  // waits in a destructor, out of which nothing may be thrown
+  bool timed = false;      // is in the loop's heap
+  greenlet who;            // kept for as long as it waits
+  waiter** slot = nullptr; // the reader's or writer's place in a poller
 
   // In one list at a time: a wait_list, the loop's ready list, or its pool.
   waiter* next = nullptr;
@@ -36,11 +38,10 @@ struct waiter {
   waiter* next_parked = nullptr;
   waiter* previous_parked = nullptr;
 
-  waiter** slot = nullptr;       // the reader's or writer's place in a poller
-  bool external = false;         // what it waits for may come from outside the thread
-  bool unwinding = false;        // waits in a destructor, out of which nothing may be thrown
-  clock::time_point when;        // with timer != no_timer
-  std::size_t timer = no_timer;  // its place in the loop's heap
+  loop* home = nullptr;
+  std::exception_ptr thrown;  // raise only
+  clock::time_point when;  // when it is timed
+  std::size_t timer;       // and its place in the loop's heap
 
   // wait_list's insides are for us alone.
   static void push_back(wait_list& l, waiter* w) noexcept {
