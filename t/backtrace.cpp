@@ -3,6 +3,9 @@
 #include "testing.hpp"
 
 #include <greenlet/backtrace.hpp>
+#ifdef T_HUB
+#include <greenlet/hub.hpp>
+#endif
 
 #include <atomic>
 #include <cstring>
@@ -46,6 +49,9 @@ namespace {
 
 // The descriptors that the first call opens and that stay are none that a case has left behind.
 [[maybe_unused]] const std::size_t warm = frames(current()).size();
+#ifdef T_HUB
+[[maybe_unused]] const bool warm_too = (hub::this_hub(), hub::shutdown(), true);
+#endif
 
 std::size_t count(const std::vector<frame>& all, const std::string& name) {
   std::size_t n = 0;
@@ -247,3 +253,29 @@ TEST_CASE("exceptions are still libgcc's to unwind, and none of libunwind's") {
   INFO(info.dli_fname);
   CHECK(std::strstr(info.dli_fname, "libunwind") == nullptr);
 }
+
+#ifdef T_HUB
+__attribute__((noinline)) void t_waits_for_ever(hub::event& never) {
+  never.wait();
+  after_call();
+}
+
+TEST_CASE("who waits for what nobody can do any more is told with his frames, but for those of the hub itself") {
+  std::string what;
+  {
+    hub::event never;
+    auto t = hub::spawn([&] { t_waits_for_ever(never); });
+    try {
+      t.join();
+    } catch (const hub::would_block_forever& e) {
+      what = e.what();
+    }
+    hub::shutdown();
+  }
+  INFO(what);
+  const std::size_t at = what.find("waits for another greenlet\n    0x");
+  REQUIRE(at != std::string::npos);
+  CHECK(what.find(" t_waits_for_ever(greenlets::hub::event&)+0x") != std::string::npos);
+  CHECK(what.find("greenlets::hub::detail::loop") == std::string::npos);
+}
+#endif

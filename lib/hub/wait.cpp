@@ -2,7 +2,10 @@
 // Waiting and waking: a waiter's way through the lists of its loop.
 #include "loop.hpp"
 
+#include "suspension.hpp"
+
 #include <cxxabi.h>
+#include <iterator>
 #include <utility>
 
 namespace greenlets::hub::detail {
@@ -199,6 +202,20 @@ bool loop::is_unwinding(const greenlet& g) const noexcept {
   return false;
 }
 
+// Where it waits, when the program has who can tell; without what is the hub's own.
+static std::string frames_of(const greenlet& g) {
+  const auto* const source = greenlets::detail::frames_source();
+  if (!source) return {};
+  void* addresses[40];
+  std::string text;
+  for (const std::string& line : source->describe(addresses, source->addresses(g, addresses, std::size(addresses)))) {
+    if (line.find(" greenlets::hub::detail::complete<") != std::string::npos) break;  // what calls a task's function
+    const bool ours = line.find(" greenlets::hub::detail::") != std::string::npos || line.find("inlined ") == 0;
+    if (!text.empty() || !ours) text += "\n    " + line;
+  }
+  return text;
+}
+
 std::string loop::who_waits() const {
   constexpr int most_named = 20;
   std::string text;
@@ -207,7 +224,7 @@ std::string loop::who_waits() const {
     text += "\n  greenlet " + std::to_string(w->who.id());
     if (const std::string name = w->who.name(); !name.empty()) text += " \"" + name + "\"";
     if (w->who.is_main()) text += " (main)";
-    text += " waits for another greenlet";
+    text += " waits for another greenlet" + frames_of(w->who);
   }
   if (waiting_ > most_named) text += "\n  and " + std::to_string(waiting_ - most_named) + " more";
   if (waiting_ == 0) text = "\n  nobody waits here: the main greenlet has left to one that ended or waits elsewhere";

@@ -32,8 +32,9 @@
 namespace greenlets::hub {
 
 /// Nothing could ever wake anybody in this hub: every greenlet waits for another one. Thrown into
-/// the thread's main greenlet. The second line of what() and those after it say who waits. When there
-/// is no memory to say it, std::bad_alloc is thrown there instead.
+/// the thread's main greenlet. The second line of what() and those after it say who waits; and where, with frames as
+/// of write_frames(), when the program is linked with libgreenlet-backtrace. When there is no memory to say it,
+/// std::bad_alloc is thrown there instead.
 class GREENLET_API would_block_forever : public std::runtime_error {
  public:
   explicit would_block_forever(const std::string& who_waits);
