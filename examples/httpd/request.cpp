@@ -37,7 +37,6 @@ void parser::reset(std::uint64_t most_body) {
   asked_ = {};
   joined_.clear();
   in_header_ = true;
-  target_too_long_ = false;
 }
 
 std::size_t parser::take(const char* text, std::size_t size, error_code& error) {
@@ -51,9 +50,7 @@ void parser::on_request_impl(http::verb method, string_view text, string_view ta
   asked_.method_text = standard(text);
   asked_.target = standard(target);
   asked_.version = static_cast<unsigned>(version);
-  if (target.size() <= most_target) return;
-  target_too_long_ = true;
-  error = http::error::header_limit;
+  if (target.size() > most_target) error = http::error::header_limit;
 }
 
 void parser::on_header_impl(error_code&) {
@@ -103,10 +100,8 @@ void parser::on_field_impl(http::field field, string_view, string_view found, er
   }
 }
 
-unsigned parser::refusal(const error_code& error) const {
-  if (error == http::error::header_limit) return target_too_long_ || asked_.version == 0 ? 414 : 431;
-  if (error == http::error::body_limit) return 413;
-  return 400;
+unsigned parser::refusal(const error_code& error) {
+  return error == http::error::body_limit ? 413 : 400;
 }
 
 unsigned parser::refusal() const {

@@ -41,7 +41,7 @@ class parser final : public http::basic_parser<true> {
   std::size_t take(const char* text, std::size_t size, boost::beast::error_code& error);
   const request& asked() const { return asked_; }
   // The status to refuse the request with: because of `error`, or of what its header says; 0: nothing is wrong.
-  unsigned refusal(const boost::beast::error_code& error) const;
+  static unsigned refusal(const boost::beast::error_code& error);
   unsigned refusal() const;
 
  private:
@@ -67,7 +67,6 @@ class parser final : public http::basic_parser<true> {
   std::size_t size_ = 0;
   std::forward_list<std::string> joined_;  // values that came in several lines
   bool in_header_ = true;
-  bool target_too_long_ = false;
 };
 
 // The path in a target: without its query, decoded, with neither "." nor ".." nor "//" in it; it begins with "/".

@@ -99,7 +99,7 @@ class session {
     const hub::io_result r = c_.read_some(buffer_->data() + end_, buffer_->size() - end_, until_);
     end_ += r.bytes;
     if (r) return true;
-    if (r.timed_out() && begin_ != end_) refuse(408);
+    if (r.timed_out() && parser_.got_some()) refuse(408);
     return false;
   }
 
@@ -119,22 +119,25 @@ class session {
     for (;;) {
       // RFC 9112, 2.2: an empty line before a request is passed over.
       while (begin_ == header_ && end_ - begin_ >= 2 && std::memcmp(buffer_->data() + begin_, "\r\n", 2) == 0) header_ = begin_ += 2;
+      const bool half_empty = begin_ == header_ && end_ - begin_ == 1 && (*buffer_)[begin_] == '\r';
       error_code error = http::error::need_more;
-      if (begin_ != end_) begin_ += parser_.take(buffer_->data() + begin_, end_ - begin_, error);
+      if (begin_ != end_ && !half_empty) begin_ += parser_.take(buffer_->data() + begin_, end_ - begin_, error);
       if (!error) return true;
-      if (error != http::error::need_more) return refuse(is_other_version() ? 505 : parser_.refusal(error));
-      if (end_ - header_ >= most_header) return refuse(parser_.refusal(http::error::header_limit));
+      if (error != http::error::need_more) return refuse(status_of(error));
+      if (end_ - header_ >= most_header) return refuse(status_of(http::error::header_limit));
       if (!read_more()) return false;
     }
   }
 
-  // "GET / HTTP/2.0", say, as far as the line has come.
-  bool is_other_version() const {
-    if (parser_.asked().version != 0) return false;
+  // What is wrong with a header. For what comes piece by piece the parser looks at the first line last: we do here.
+  unsigned status_of(const error_code& error) const {
     std::string_view line(buffer_->data() + header_, end_ - header_);
     line = line.substr(0, line.find("\r\n"));
+    if (error == http::error::header_limit) return line.size() > most_target ? 414 : 431;
+    // "GET / HTTP/2.0", say.
     const std::size_t at = line.rfind(" HTTP/");
-    return at != std::string_view::npos && line.size() == at + 9 && line[at + 7] == '.' && line.substr(at + 6, 2) != "1.";
+    const bool is_version = at != std::string_view::npos && line.size() == at + 9 && line[at + 7] == '.';
+    return is_version && line.substr(at + 6, 2) != "1." ? 505 : parser_.refusal(error);
   }
 
   // Reads the body and forgets it, behind the header in the buffer.

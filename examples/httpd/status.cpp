@@ -81,11 +81,12 @@ class json {
 
 constexpr std::size_t most_with_frames = 100;
 
-// What a greenlet waits in, innermost first. Reads the program's debugging information: on the hub's pool.
+// What a greenlet waits in, innermost first. Reads the program's debugging information: on the hub's pool. Another greenlet
+// waits for that, so that this one is suspended by then as well, and is shown.
 [[maybe_unused]] void write_where(json& out, const greenlets::greenlet& g) {
 #ifdef WITH_FRAMES
   std::ostringstream all;
-  hub::offload([&] { greenlets::write_frames(all, greenlets::frames(g)); });
+  hub::run([&] { hub::offload([&] { greenlets::write_frames(all, greenlets::frames(g)); }); });
   out.name("frames").open('[');
   std::istringstream lines(all.str());
   for (std::string address, line; lines >> address && std::getline(lines >> std::ws, line);) out.string(line);
