@@ -157,6 +157,8 @@ END {
   show("KiB of an idle connection, of 10,000", median("figure", "greenlet", "memory"), "<=", 6)
   show("spawn and join an empty task, of make, run and drop by the core", ratio("figure", "greenlet", "spawn_join", "greenlet", "start"), "<=", 3)
   show("from one greenlet to another by a queue, of a switch", ratio("figure", "greenlet", "hand_over", "greenlet", "switch"), "<=", 4)
+  show("612 bytes over HTTP, 50 connections, of nginx", ratio("figure", "httpd", "http", "nginx", "http"), ">=", 0.8)
+  show("the same, by the server\x27s CPU time", ratio("cpu", "nginx", "http", "httpd", "http"), ">=", 0.8)
   close(tsv)
   picture()
   exit strict && missed ? 1 : 0
