@@ -75,11 +75,12 @@ class session {
 
   // Waits for the first byte of a request, without a buffer: those who ask nothing cost little.
   bool await_request() {
+    me_->request = {};
     if (begin_ == end_) {
       service_.give_buffer(std::move(buffer_));
       const bool first = me_->requests == 0;
+      if (!first) me_->since = hub::clock::now();
       me_->state = first ? "new" : "idle";
-      me_->request = {};
       me_->idle = !first;
       const hub::io_result r = c_.wait(hub::direction::readable, me_->since + (first ? how_.request : how_.idle));
       me_->idle = false;
@@ -199,11 +200,9 @@ class session {
 
   void answer() {
     if (const unsigned status = status_of_method()) return answer(status);
-    thread_local std::string scratch;
-    if (!path_of(parser_.asked().target, scratch)) return answer(400);
-    if (scratch == "/status" && (how_.status == audience::all || (how_.status == audience::local && local_))) return answer_status();
-    // find() may switch, and then another greenlet needs the scratch: not when what it needs is at hand.
-    const std::shared_ptr<const file> f = service_.files.find(scratch, me_->since);
+    if (!path_of(parser_.asked().target, path_)) return answer(400);
+    if (path_ == "/status" && (how_.status == audience::all || (how_.status == audience::local && local_))) return answer_status();
+    const std::shared_ptr<const file> f = service_.files.find(path_, me_->since);
     if (f->status == 301) return answer(301, "Location: " + location() + "\r\n");
     if (f->status != 200) return answer(f->status);
     if (!parser_.asked().conditional) return send_file(200, *f, f->head, {0, f->size()});
@@ -316,10 +315,7 @@ class session {
   // What he still sends is read for a while: if it found the connection closed the answer would be lost, for the
   // system would say "connection reset" (RFC 9112, 9.6).
   void linger() {
-    if (begin_ == end_ && parser_.is_done() && !refused_) {
-      // He has said all.
-      return;
-    }
+    if (begin_ == end_ && parser_.is_done() && !refused_) return;  // he has said all
     me_->state = "closing";
     const hub::deadline end = std::min(how_.progress, milliseconds(seconds(2)));
     if (!c_.shutdown_write()) return;
@@ -334,6 +330,7 @@ class session {
   const std::string host_;
   service::place me_;
   parser parser_;
+  std::string path_;  // that is asked for; here, so that it need not be allocated for each request
   std::unique_ptr<buffer> buffer_;
   std::size_t begin_ = 0, end_ = 0;  // what has been read and not been taken yet
   std::size_t header_ = 0;           // where the request begins
@@ -345,11 +342,13 @@ class session {
 }  // namespace
 
 void serve(service& s, hub::connection& c) {
+  hub::address peer;
   try {
-    session(s, c, c.peer()).run();
+    peer = c.peer();
   } catch (const std::system_error&) {
-    // Gone before we could ask who it is.
+    return;  // gone before we could ask who it is
   }
+  session(s, c, peer).run();
 }
 
 }  // namespace httpd
