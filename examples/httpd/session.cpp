@@ -123,7 +123,8 @@ class session {
       const bool half_empty = begin_ == header_ && end_ - begin_ == 1 && (*buffer_)[begin_] == '\r';
       error_code error = http::error::need_more;
       if (begin_ != end_ && !half_empty) begin_ += parser_.take(buffer_->data() + begin_, end_ - begin_, error);
-      if (!error) return true;
+      // The parser's limit is for what it is given at once.
+      if (!error) return begin_ - header_ <= most_header || refuse(status_of(http::error::header_limit));
       if (error != http::error::need_more) return refuse(status_of(error));
       if (end_ - header_ >= most_header) return refuse(status_of(http::error::header_limit));
       if (!read_more()) return false;
