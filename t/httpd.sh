@@ -194,9 +194,9 @@ ask 200 /digits.txt
 digits=$(field ETag)
 
 start strict --no-links --status nobody "$root"
-ask 404 /in
-ask 200 /dir/index.html
-ask 404 /status
+for path in /in /out /outdir/secret /absolute /loop /none/none /index.html/ /status; do ask 404 "$path"; done
+for path in / /dir/ /dir/index.html /a%20b.txt /big.bin; do ask 200 "$path"; done
+cmp -s "$work/body" "$root/big.bin" || fail 'not big.bin, without links'
 stop strict "$pid"
 port=$one_port
 

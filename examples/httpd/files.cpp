@@ -28,18 +28,20 @@ hub::owned_fd open_step_by_step(int root, const char* path) {
     const std::size_t slash = rest.find('/');
     const bool last = slash == std::string::npos;
     const int parent = at.get() < 0 ? root : at.get();
-    hub::owned_fd next(openat(parent, rest.substr(0, slash).c_str(), O_NOFOLLOW | (last ? how_to_open : O_PATH | O_DIRECTORY | O_CLOEXEC)));
+    const int how = last ? how_to_open : O_PATH | O_DIRECTORY | O_CLOEXEC;
+    hub::owned_fd next(openat(parent, rest.substr(0, slash).c_str(), how | O_NOFOLLOW));
     if (last || next.get() < 0) return next;
     at = std::move(next);
     rest.erase(0, slash + 1);
   }
 }
 
-// `path` is below the root and not empty. On failure errno is set.
-hub::owned_fd open_below(int root, const char* path, bool links, from where) {
+// By openat2(2), which sees to it that no link leads out. On failure errno is set: EAGAIN, ENOSYS (Linux before 5.6), EPERM (a
+// sandbox that does not know it), and what open(2) gives.
+hub::owned_fd open_beneath(int root, const char* path, from where) {
   open_how how{};
   how.flags = how_to_open;
-  how.resolve = RESOLVE_BENEATH | (links ? RESOLVE_NO_MAGICLINKS : RESOLVE_NO_SYMLINKS);
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
 #ifdef RESOLVE_CACHED
   if (where == from::cached) how.resolve |= RESOLVE_CACHED;
 #else
@@ -47,11 +49,17 @@ hub::owned_fd open_below(int root, const char* path, bool links, from where) {
 #endif
   for (int tries = 0;; ++tries) {
     hub::owned_fd fd(static_cast<int>(syscall(SYS_openat2, root, path, &how, sizeof how)));
-    if (fd.get() >= 0) return fd;
-    if (errno == EINVAL && where == from::cached) errno = EAGAIN;  // Linux before 5.12
-    if (errno == ENOSYS || errno == EPERM) break;  // before 5.6; or a sandbox that does not know it
+    if (fd.get() < 0 && errno == EINVAL && where == from::cached) errno = EAGAIN;  // Linux before 5.12
     // EAGAIN of the other kind: somebody renames directories meanwhile.
-    if (errno != EAGAIN || where == from::cached || tries == 100) return fd;
+    if (fd.get() >= 0 || errno != EAGAIN || where == from::cached || tries == 100) return fd;
+  }
+}
+
+// `path` is below the root and not empty. On failure errno is set.
+hub::owned_fd open_below(int root, const char* path, bool links, from where) {
+  if (links) {
+    hub::owned_fd fd = open_beneath(root, path, where);
+    if (fd.get() >= 0 || (errno != ENOSYS && errno != EPERM)) return fd;
   }
   if (where == from::cached) return errno = EAGAIN, hub::owned_fd();
   return open_step_by_step(root, path);
@@ -143,8 +151,9 @@ const char* type_of(const std::string& path) {
 // Strong, but for a file that could change once more without its time changing. RFC 9110, 8.8.1.
 std::string etag_of(const struct stat& s, bool settled) {
   char text[80];
-  std::snprintf(text, sizeof text, "%s\"%llx.%lx-%llx\"", settled ? "" : "W/", static_cast<unsigned long long>(s.st_mtim.tv_sec),
-                static_cast<unsigned long>(s.st_mtim.tv_nsec), static_cast<unsigned long long>(s.st_size));
+  std::snprintf(text, sizeof text, "%s\"%llx.%lx-%llx\"", settled ? "" : "W/",
+                static_cast<unsigned long long>(s.st_mtim.tv_sec), static_cast<unsigned long>(s.st_mtim.tv_nsec),
+                static_cast<unsigned long long>(s.st_size));
   return text;
 }
 

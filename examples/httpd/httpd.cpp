@@ -58,7 +58,8 @@ double number(const std::string& option, const char* text, double least, double 
   char* end = nullptr;
   const double n = text ? std::strtod(text, &end) : 0;
   if (!text || *text < '0' || *text > '9' || *end || !(n >= least && n <= most))
-    fail_usage(option + " takes a number from " + std::to_string(static_cast<long>(least)) + " to " + std::to_string(static_cast<long>(most)));
+    fail_usage(option + " takes a number from " + std::to_string(static_cast<long>(least)) + " to " +
+               std::to_string(static_cast<long>(most)));
   return n;
 }
 

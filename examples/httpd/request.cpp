@@ -18,8 +18,10 @@ int hex(char c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+// What is compared has no control characters.
 bool same(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return (x | 0x20) == (y | 0x20); });
+  const auto same_letter = [](char x, char y) { return (x | 0x20) == (y | 0x20); };
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), same_letter);
 }
 
 std::string_view trimmed(std::string_view s) {

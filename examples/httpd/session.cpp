@@ -119,8 +119,8 @@ class session {
     header_ = begin_;
     for (;;) {
       // RFC 9112, 2.2: an empty line before a request is passed over.
-      while (begin_ == header_ && end_ - begin_ >= 2 && std::memcmp(buffer_->data() + begin_, "\r\n", 2) == 0) header_ = begin_ += 2;
-      const bool half_empty = begin_ == header_ && end_ - begin_ == 1 && (*buffer_)[begin_] == '\r';
+      while (begin_ == header_ && read().substr(0, 2) == "\r\n") header_ = begin_ += 2;
+      const bool half_empty = begin_ == header_ && read() == "\r";
       error_code error = http::error::need_more;
       if (begin_ != end_ && !half_empty) begin_ += parser_.take(buffer_->data() + begin_, end_ - begin_, error);
       // The parser's limit is for what it is given at once.
@@ -130,6 +130,9 @@ class session {
       if (!read_more()) return false;
     }
   }
+
+  // What has been read and not been taken yet.
+  std::string_view read() const { return {buffer_->data() + begin_, end_ - begin_}; }
 
   // What is wrong with a header. For what comes piece by piece the parser looks at the first line last: we do here.
   unsigned status_of(const error_code& error) const {
@@ -202,7 +205,8 @@ class session {
   void answer() {
     if (const unsigned status = status_of_method()) return answer(status);
     if (!path_of(parser_.asked().target, path_)) return answer(400);
-    if (path_ == "/status" && (how_.status == audience::all || (how_.status == audience::local && local_))) return answer_status();
+    if (path_ == "/status" && (how_.status == audience::all || (how_.status == audience::local && local_)))
+      return answer_status();
     const std::shared_ptr<const file> f = service_.files.find(path_, me_->since);
     if (f->status == 301) return answer(301, "Location: " + location() + "\r\n");
     if (f->status != 200) return answer(f->status);
@@ -219,11 +223,11 @@ class session {
       case verdict::unsatisfiable: return answer(416, "Content-Range: bytes */" + std::to_string(f.size()) + "\r\n");
       case verdict::part: break;
     }
-    const std::string range = std::to_string(which.first) + "-" + std::to_string(which.first + which.size - 1) + "/" + std::to_string(f.size());
-    send_file(206, f,
-              "HTTP/1.1 206 Partial Content\r\nContent-Type: " + f.type + "\r\nContent-Length: " + std::to_string(which.size) +
-                  "\r\nContent-Range: bytes " + range + "\r\n" + f.validators(),
-              which);
+    std::string head = "HTTP/1.1 206 Partial Content\r\nContent-Type: " + f.type + "\r\n" + f.validators();
+    head += "Content-Length: " + std::to_string(which.size) + "\r\n";
+    head += "Content-Range: bytes " + std::to_string(which.first) + "-" + std::to_string(which.first + which.size - 1) + "/" +
+            std::to_string(f.size()) + "\r\n";
+    send_file(206, f, head, which);
   }
 
   // The target of a directory that lacks its "/": as it was written, for it may be encoded.
@@ -246,7 +250,8 @@ class session {
   // With a line of text that says it.
   void answer(unsigned status, const std::string& fields = {}) {
     const std::string name = std::to_string(status) + " " + reason(status);
-    std::string head = "HTTP/1.1 " + name + "\r\nContent-Type: text/plain\r\nContent-Length: " + std::to_string(name.size() + 1) + "\r\n" + fields;
+    std::string head = "HTTP/1.1 " + name + "\r\nContent-Type: text/plain\r\n" + fields +
+                       "Content-Length: " + std::to_string(name.size() + 1) + "\r\n";
     if (status == 405) head += "Allow: GET, HEAD\r\n";
     send(status, head, name + "\n");
   }
@@ -333,7 +338,7 @@ class session {
   parser parser_;
   std::string path_;  // that is asked for; here, so that it need not be allocated for each request
   std::unique_ptr<buffer> buffer_;
-  std::size_t begin_ = 0, end_ = 0;  // what has been read and not been taken yet
+  std::size_t begin_ = 0, end_ = 0;  // of read()
   std::size_t header_ = 0;           // where the request begins
   hub::deadline until_;              // when the request has to be there, whole
   unsigned refused_ = 0;

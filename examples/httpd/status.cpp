@@ -53,13 +53,12 @@ class json {
     text_ += '"';
     for (const char c : s) {
       // What is not ASCII may be anything, and is shown byte for byte.
-      char escaped[8];
-      if (c == '"' || c == '\\')
-        text_.append({'\\', c});
-      else if (c >= ' ' && c <= '~')
+      char escaped[8] = {'\\', c};
+      if (c < ' ' || c > '~') std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(c) & 0xff);
+      if (c >= ' ' && c <= '~' && c != '"' && c != '\\')
         text_ += c;
       else
-        text_.append(escaped, static_cast<std::size_t>(std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned char>(c))));
+        text_ += escaped;
     }
     text_ += '"';
     return *this;
@@ -128,7 +127,8 @@ part part::of_this_thread(bool frames) {
   json out;
   out.open('{').name("thread").number(s->index);
   out.name("connections").open('{').name("active").number(served.active).name("accepted").number(served.accepted);
-  out.name("failed").number(served.failed).name("limited").number(served.limited).name("shortages").number(served.shortages).close('}');
+  out.name("failed").number(served.failed).name("limited").number(served.limited);
+  out.name("shortages").number(served.shortages).close('}');
   out.name("hub").open('{').name("switches").number(turned.switches).name("turns").number(turned.turns);
   out.name("waiting").number(turned.waiting).close('}');
   // First all as they are now; then the frames, for which others run meanwhile.
@@ -184,8 +184,9 @@ void ask_others(service& s, bool frames, const std::shared_ptr<gathering>& all) 
 void write_process(json& out) {
   const greenlets::process_counts counts = greenlets::counts();
   const greenlets::process_stacks stacks = greenlets::stack_statistics();
-  out.name("library").open('{').name("greenlets").number(counts.greenlets).name("main_greenlets").number(counts.main_greenlets);
-  out.name("threads").number(counts.threads).name("stacks_in_use").number(stacks.in_use);
+  out.name("library").open('{').name("greenlets").number(counts.greenlets);
+  out.name("main_greenlets").number(counts.main_greenlets).name("threads").number(counts.threads);
+  out.name("stacks_in_use").number(stacks.in_use);
   out.name("stacks_pooled").number(stacks.pooled).name("stacks_high_water").number(stacks.high_water).close('}');
 }
 
@@ -213,7 +214,7 @@ std::string status_page(service& s, bool frames) {
   out.name("uptime_seconds").number(hub::clock::now() - s.common.started);
   out.name("connections").open('{').name("active").number(sum.active).name("accepted").number(sum.accepted).close('}');
   out.name("requests").number(requests).name("answers").open('{');
-  for (const char digit : {'2', '3', '4', '5'}) out.name(std::string(1, digit) + "xx").number(sum.count.answers[static_cast<std::size_t>(digit - '0')]);
+  for (std::size_t digit = 2; digit <= 5; ++digit) out.name(std::to_string(digit) + "xx").number(sum.count.answers[digit]);
   out.close('}').name("bytes_sent").number(sum.count.bytes).name("log_lines_lost").number(sum.count.lost_lines);
   write_process(out);
   out.name("threads").open('[');
