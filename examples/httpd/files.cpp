@@ -36,8 +36,8 @@ hub::owned_fd open_step_by_step(int root, const char* path) {
   }
 }
 
-// By openat2(2), which sees to it that no link leads out. On failure errno is set: EAGAIN, ENOSYS (Linux before 5.6), EPERM (a
-// sandbox that does not know it), and what open(2) gives.
+// By openat2(2), which sees to it that no link leads out. On failure errno is set: EAGAIN, ENOSYS (Linux before 5.6),
+// EPERM (a sandbox that does not know it), and what open(2) gives.
 hub::owned_fd open_beneath(int root, const char* path, from where) {
   open_how how{};
   how.flags = how_to_open;
