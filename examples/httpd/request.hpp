@@ -3,7 +3,13 @@
 #ifndef HTTPD_REQUEST_HPP
 #define HTTPD_REQUEST_HPP
 
+// GCC 12 with -fsanitize=address takes boost::none, there, for something that is not set.
+#pragma GCC diagnostic push
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <boost/beast/http/basic_parser.hpp>
+#pragma GCC diagnostic pop
 
 #include <cstddef>
 #include <cstdint>
