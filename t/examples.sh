@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 
 common="$SANITIZER_FLAGS $PTHREAD_FLAGS"
 warnings='-Wall -Wextra -Wshadow -Werror'
-include="-I$builddir/include -I$srcdir/include"
+include="-I$builddir/include -I$srcdir/include $optional_cflags"
 
 # compile SOURCE OBJECT [MORE]
 compile() {
@@ -28,6 +28,7 @@ run() {
   program=${1%.*}
   libs=$builddir/lib/libgreenlet.la
   ! grep -q '#include <greenlet/hub' "$1" || libs="$builddir/lib/libgreenlet-hub.la $libs"
+  ! grep -q '#include <greenlet/hub/libpq' "$1" || libs="$libs $LIBPQ_LIBS"
   ! grep -q '#include <greenlet/backtrace' "$1" || libs="$builddir/lib/libgreenlet-backtrace.la $libs"
   ! grep -q '#include <greenlet/gc' "$1" || libs="$builddir/lib/libgreenlet-gc.la $libs"
   case $1 in *.c) tag=CC compiler=$CC libs="$libs $static_libs" ;; *) tag=CXX compiler=$CXX ;; esac

@@ -13,7 +13,7 @@ for header in $headers; do
   name=${header#include/}
   printf '#include <%s>\n#include <%s>\n' "$name" "$name" >"$source"
   $CXX -std=c++17 -Wall -Wextra -Wshadow -Werror -fsyntax-only \
-    -I"$builddir/include" -I"$srcdir/include" "$source" || {
+    -I"$builddir/include" -I"$srcdir/include" $optional_cflags "$source" || {
     echo "<$name> does not stand alone"
     status=1
   }
@@ -46,7 +46,8 @@ test "$seen" -gt 10 || { echo "found only $seen macros in the public headers"; s
 # All of them together.
 for header in $headers; do echo "#include <${header#include/}>"; done >"$source"
 for standard in c++20 c++2b; do
-  $CXX -std=$standard -Wall -Wextra -Wshadow -Werror -fsyntax-only -I"$builddir/include" -I"$srcdir/include" "$source" || {
+  $CXX -std=$standard -Wall -Wextra -Wshadow -Werror -fsyntax-only -I"$builddir/include" -I"$srcdir/include" $optional_cflags \
+    "$source" || {
     echo "the headers are not for $standard"
     status=1
   }
@@ -54,7 +55,7 @@ done
 
 # refused FLAG: by a sentence of ours that names it, before anything else.
 refused() {
-  if errors=$($CXX -std=c++17 "$1" -fsyntax-only -I"$builddir/include" -I"$srcdir/include" "$source" 2>&1); then
+  if errors=$($CXX -std=c++17 "$1" -fsyntax-only -I"$builddir/include" -I"$srcdir/include" $optional_cflags "$source" 2>&1); then
     echo "the headers compile with $1, and say that they do not"
     status=1
   elif ! echo "$errors" | grep error | head -n 1 | grep -q -e "error.*libgreenlet needs.*compile with.* $2"; then
