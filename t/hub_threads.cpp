@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <sched.h>
@@ -11,6 +12,7 @@
 #include <string>
 #include <sys/resource.h>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 using namespace greenlets;
@@ -168,6 +170,42 @@ TEST_CASE("the hub's end while threads are joined: those go on, and end with the
   all.reset();
   CHECK(ended == 2);
   hub::shutdown();
+}
+
+TEST_CASE("the hub's end waits for who waits for the end of its threads, whatever else is thrown in there") {
+  // It was thrown into sixteen times, in vain, and then left where it was, with its threads and descriptors.
+  std::promise<void> begun, ending, go;
+  hub::event never;
+  auto waits = hub::spawn([&] {
+    hub::threads all(1, [&](hub::worker&) {
+      begun.set_value();
+      go.get_future().wait();
+    });
+  });
+  hub::spawn([&] {
+    const auto in_the_end = at_end([&] { ending.set_value(); });
+    never.wait();
+  });
+  std::thread lets_go([&] {
+    ending.get_future().wait();
+    std::this_thread::sleep_for(milliseconds(10));  // longer than what went wrong took
+    go.set_value();
+  });
+  yield_until_waiting(2);
+  begun.get_future().wait();
+  auto thrower = hub::spawn([&] {
+    waits.handle().throw_in(greenlet_exit());
+  });
+  yield_until([&] { return thrower.handle().started(); });
+  auto again = hub::spawn([&] {
+    waits.handle().throw_in(greenlet_exit());  // in a destructor now
+  });
+  yield_until([&] { return again.handle().started(); });
+  CHECK_FALSE(waits.ready());
+  hub::shutdown();
+  lets_go.join();
+  CHECK(waits.ready());
+  CHECK(waits.handle().dead());
 }
 
 // UBSan opens pipes to look at an exception that is made.

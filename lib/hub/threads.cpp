@@ -201,19 +201,40 @@ threads::threads(std::size_t count, std::function<void(worker&)> f, const option
 }
 
 threads::~threads() {
-  std::exception_ptr meanwhile;
-  for (bool told = false; !state_->has_ended();) {
-    try {
-      if (!told) state_->stop();
-      told = true;
-      if (hub::wait(state_->over, direction::readable).closed()) break;  // our hub has gone: then without it
-    } catch (const std::bad_alloc&) {
-      if (told) break;  // the same
-    } catch (const std::system_error&) {
-      break;  // the same: no descriptor to wait on
-    } catch (...) {
-      meanwhile = std::current_exception();
+  // Who is thrown out of the wait stays in a destructor, into which the hub throws no more, and for which its end waits.
+  struct staying {
+    state& s;
+    bool told = false, over = false;
+    void wait() {
+      while (!over && !s.has_ended()) {
+        try {
+          if (!told) s.stop();
+          told = true;
+          over = hub::wait(s.over, direction::readable).closed();  // our hub has gone: then without it
+        } catch (const std::bad_alloc&) {
+          over = told;  // the same
+        } catch (const std::system_error&) {
+          over = true;  // the same: no descriptor to wait on
+        }
+      }
+      over = true;
     }
+    ~staying() {
+      while (!over) {
+        try {
+          wait();
+        } catch (...) {
+          // Not the hub's: somebody throws without asking it, and we are on our way already.
+        }
+      }
+    }
+  };
+  std::exception_ptr meanwhile;
+  try {
+    staying here{*state_};
+    here.wait();
+  } catch (...) {
+    meanwhile = std::current_exception();
   }
   state_->reap();
   if (state_->first && !state_->asked) report_unraisable({}, state_->first);
