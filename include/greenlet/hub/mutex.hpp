@@ -34,6 +34,7 @@ class GREENLET_API mutex {
   void unlock();
   bool locked() const noexcept { return owner_ != 0; }
 
+  /// For std::unique_lock. Switches, throws: as lock().
   template <class Rep, class Period>
   bool try_lock_for(std::chrono::duration<Rep, Period> d) {
     return lock(d);
