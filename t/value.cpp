@@ -203,6 +203,18 @@ TEST_CASE("small objects whose moves run no code of the user's lie in place, oth
   CHECK(in_place<std::unique_ptr<large>>(unique));
 }
 
+TEST_CASE("an object of a page is held") {
+  // The compiler warned of it, in a public header.
+  struct page {
+    char bytes[4096];
+  };
+  page p{};
+  p.bytes[4095] = 'x';
+  value v(p);
+  CHECK(v.get<page>().bytes[4095] == 'x');
+  CHECK(std::as_const(v).get<page>().bytes[0] == 0);
+}
+
 TEST_CASE("objects are aligned as their type asks") {
   const auto check = [](const auto& object) {
     using T = std::decay_t<decltype(object)>;

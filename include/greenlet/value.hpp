@@ -141,8 +141,10 @@ struct value_ops_of {
       place_box(to.boxed.box, to.boxed.pin, &to);
   }
   static constexpr bool move_matters = !fits_in_place<T> || relocation<T>::matters;
-  static constexpr unsigned char words_in_place = (sizeof(T) + sizeof(void*) - 1) / sizeof(void*);
-  static constexpr unsigned char words = !move_matters ? words_in_place : fits_in_place<T> && words_in_place == 3 ? 3 : 2;
+  static constexpr std::size_t words_in_place = (sizeof(T) + sizeof(void*) - 1) / sizeof(void*);
+  static constexpr unsigned char words = !move_matters                            ? static_cast<unsigned char>(words_in_place)
+                                         : fits_in_place<T> && words_in_place == 3 ? 3
+                                                                                   : 2;
   static constexpr value_ops ops{&typeid(T), fits_in_place<T>, words,
                                  fits_in_place<T> && std::is_trivially_destructible_v<T> ? nullptr : &destroy,
                                  move_matters ? &moved : nullptr};
