@@ -2,10 +2,13 @@
 // Running greenlets under a hub: tasks, and whose turn it is.
 #include "hub_testing.hpp"
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <sys/eventfd.h>
 #include <thread>
+#include <vector>
 
 using namespace greenlets;
 using namespace testing;
@@ -374,6 +377,39 @@ TEST_CASE("a greenlet that always finds data does not starve the others") {
   stop = true;
   ping.get();
   echo.get();
+}
+
+TEST_CASE("who has a turn between descriptors may close those that come next") {
+  // libuv aborted: the one whose event had come was to be watched no more, and was being closed.
+  hub_guard guard;
+  constexpr std::size_t count = 1500;  // more than are resumed in one turn
+  rlimit limit{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  if (limit.rlim_max < count + 100) return;  // not here
+  const limited enough(RLIMIT_NOFILE, std::max<rlim_t>(limit.rlim_cur, count + 100));
+  std::vector<hub::descriptor> all;
+  while (all.size() < count) all.emplace_back(eventfd(0, EFD_CLOEXEC));
+  std::vector<hub::task<hub::io_result>> reads;
+  std::size_t got = 0;
+  for (hub::descriptor& d : all)
+    reads.push_back(hub::spawn([&d, &got] {
+      std::uint64_t n;
+      const hub::io_result r = d.read_some(&n, sizeof n);
+      if (r) ++got;
+      return r;
+    }));
+  yield_until_waiting(count);
+  for (hub::descriptor& d : all) eventfd_write(d.fd(), 1);
+  auto closes = hub::spawn([&] {
+    while (got == 0) hub::yield();
+    for (std::size_t n = 0; n < count; ++n)
+      if (!reads[n].ready()) all[n].close();
+  });
+  closes.get();
+  std::size_t closed = 0;
+  for (auto& each : reads) closed += each.get().closed();
+  CHECK(got + closed == count);
+  CHECK(closed > 0);
 }
 
 TEST_CASE("a chain of spawns, each by the one before, starves nobody") {

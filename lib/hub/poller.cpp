@@ -47,7 +47,8 @@ waiter::end poller::wait(direction d, deadline until) {
 
 void poller::on_event(uv_poll_t* handle, int status, int events) {
   poller& p = *reinterpret_cast<poller*>(handle);  // its first member
-  p.home->breathe();  // p lives until its close callback, which does not come in here; its waiters may go
+  p.home->breathe();  // p lives until its close callback, which does not come in here; its waiters may go, its owner close it
+  if (uv_is_closing(reinterpret_cast<uv_handle_t*>(handle))) return;
   p.drained = false;
   if (status < 0) {
     // libuv has stopped the handle. What happened, the next read or write will tell.
