@@ -69,6 +69,29 @@ TEST_CASE("many connections at once, more than are accepted in a row, are all se
   r.run.get();
 }
 
+TEST_CASE("a client that sends a byte now and then, and those that send nothing, hold nobody up") {
+  const hub_guard end;
+  running r(echo);
+  std::vector<hub::connection> silent;
+  for (int n = 0; n < 50; ++n) silent.push_back(client_of(r.where));
+  auto slow = client_of(r.where), quick = client_of(r.where);
+  auto drips = hub::spawn([&] {
+    std::string back;
+    for (char each = 'a'; each <= 'z'; ++each) {
+      if (!slow.write_all(&each, 1)) break;
+      hub::sleep_for(milliseconds(4));
+      if (!slow.read_exactly(&each, 1, hang_guard())) break;
+      back += each;
+    }
+    return back;
+  });
+  unsigned answered = 0;
+  while (!drips.ready() && answers(quick)) ++answered;
+  CHECK(drips.get() == "abcdefghijklmnopqrstuvwxyz");
+  CHECK(answered > 26);
+  CHECK(r.s.statistics().active == 52);
+}
+
 TEST_CASE("at the limit nobody is accepted, on no listener; who waits is served when one has ended") {
   const hub_guard end;
   hub::server::options how;
