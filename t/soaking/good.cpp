@@ -19,7 +19,13 @@ void serve(world& w, hub::connection& c) {
   in.flushes(out);
   std::string_view part;
   std::string answer;
-  while (in.read(header_size, part, patience)) {
+  for (;;) {
+    const auto began = hub::clock::now();
+    if (!in.read(header_size, part, patience)) {
+      w.lasted("waiting for a frame, in the server", hub::clock::now() - began);
+      if (hub::clock::now() - began > patience + starved_after) w.complain("a silent client was kept");
+      break;
+    }
     const std::size_t size = size_in(part.data());
     if (size > largest_frame) {
       w.count("server: closed for a frame too large");
