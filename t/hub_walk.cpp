@@ -29,7 +29,8 @@ std::string what_is_left() {
   current();  // unwinds what others have dropped
   std::ostringstream text;
   const process_counts c = counts();
-  text << c.greenlets << " greenlets, " << c.stacks - c.pooled_stacks << " stacks in use, " << c.threads << " threads; descriptors:";
+  text << c.greenlets << " greenlets, " << c.stacks - c.pooled_stacks << " stacks in use, " << c.threads
+       << " threads; descriptors:";
   DIR* const d = opendir("/proc/self/fd");
   std::set<int> numbers;
   while (const dirent* e = readdir(d))
@@ -53,7 +54,7 @@ class visitor {
   // Lets it go as far as it can. What it waits for does not come, so all that counts are the hub's turns.
   void settle(const scene& s) const {
     for (int turns = 0; turns < 3; ++turns) hub::yield();
-    if (!ready()) yield_until(s.begun);
+    yield_until([&] { return ready() || s.begun(); });
   }
   enum class end { satisfied, refused, cancelled, failed };
   end ended() const {
@@ -141,7 +142,7 @@ TEST_CASE("wherever a greenlet waits a timeout ends it, and what it waited for i
     if (traits & held) {
       one.settle(s);
       hub::sleep_for(milliseconds(4));
-      CHECK_FALSE(one.ready());
+      if (s.begun()) CHECK_FALSE(one.ready());  // else it never will, and may have gone
       s.satisfy();
     }
     CHECK(one.ended() == visitor::end::satisfied);
@@ -189,7 +190,7 @@ TEST_CASE("wherever a greenlet waits its thread may end") {
   }
 }
 
-TEST_CASE("wherever two greenlets wait, or one waits and the other is refused, the first is cancelled and the second goes on") {
+TEST_CASE("wherever two greenlets wait the first can be cancelled, and the second goes on; or it is refused, and says so") {
   walk(none, [](const scene& s, unsigned traits) {
     if (traits & alone && traits & held) return;
     const visitor one(s);
@@ -248,8 +249,7 @@ TEST_CASE("a call that waits several times is cancelled at each of them in turn,
     }
     if (reached == 0) break;
   }
-  for (const auto& [name, times] : waits)
-    if (name.find("hub.sleep") != 0) CHECK_MESSAGE(times > 0, name);
+  for (const auto& each : waits) CHECK_MESSAGE(each.second > 0, each.first);
 }
 
 // -- That these are all ----------------------------------------------------------------------------
@@ -267,8 +267,8 @@ struct declaration {
 
 std::string word_before(const std::string& text, std::size_t end) {
   std::size_t begin = end;
-  while (begin > 0 && (std::isalnum(static_cast<unsigned char>(text[begin - 1])) || text[begin - 1] == '_' || text[begin - 1] == '~'))
-    --begin;
+  const auto belongs = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '~'; };
+  while (begin > 0 && belongs(text[begin - 1])) --begin;
   return text.substr(begin, end - begin);
 }
 
@@ -360,7 +360,8 @@ TEST_CASE("every function of which the headers say that it waits is walked") {
   CHECK(read > 25);
   CHECK(functions > 200);
   for (const point& each : all_points()) walked.insert(each.function);
-  for (const auto& [function, why] : elsewhere) walked.insert(function);
+  for (const auto& each : elsewhere) walked.insert(each.first);
   for (const std::string& each : wait) CHECK_MESSAGE(walked.count(each), each << " waits, and is not walked");
-  for (const std::string& each : walked) CHECK_MESSAGE(wait.count(each), each << " is walked, and its header does not say that it waits");
+  for (const std::string& each : walked)
+    CHECK_MESSAGE(wait.count(each), each << " is walked, and its header does not say that it waits");
 }

@@ -49,7 +49,9 @@ long resident() {
 
 // The least in a part of the time, given in tenths: what comes and goes with a burst is no growth.
 long least(const std::vector<long>& samples, std::size_t from, std::size_t to) {
-  const auto at = [&](std::size_t tenth) { return samples.begin() + static_cast<std::ptrdiff_t>(samples.size() * tenth / 10); };
+  const auto at = [&](std::size_t tenth) {
+    return samples.begin() + static_cast<std::ptrdiff_t>(samples.size() * tenth / 10);
+  };
   return at(from) == at(to) ? 0 : *std::min_element(at(from), at(to));
 }
 

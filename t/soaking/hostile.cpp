@@ -162,7 +162,8 @@ void flood(world& w, dice& d, hub::descriptor& flooder) {
   const bool is_short = w.end - hub::clock::now() < seconds(8);
   const std::uint32_t order[] = {is_short ? 1000U : 10000U, at.sin_port};
   std::uint32_t answered = 0;
-  if (!flooder.write_all(order, sizeof order, starved_after) || !flooder.read_exactly(&answered, sizeof answered, seconds(90))) {
+  if (!flooder.write_all(order, sizeof order, starved_after) ||
+      !flooder.read_exactly(&answered, sizeof answered, seconds(90))) {
     w.complain("the process that connects at once has gone");
     hub::sleep_for(hours(1));
   }
@@ -438,7 +439,8 @@ std::uint32_t connect_all(std::uint32_t count, in_port_t port) {
 
 flooder_process start_flooder() {
   int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) throw std::system_error(errno, std::generic_category(), "socketpair");
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    throw std::system_error(errno, std::generic_category(), "socketpair");
   const pid_t pid = ::fork();
   if (pid < 0) throw std::system_error(errno, std::generic_category(), "fork");
   if (pid > 0) {

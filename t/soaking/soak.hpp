@@ -84,7 +84,9 @@ class world {
   std::uint64_t dice_ = 0;
 };
 
-inline std::uint64_t roll(dice& d, std::uint64_t below) { return std::uniform_int_distribution<std::uint64_t>(0, below - 1)(d); }
+inline std::uint64_t roll(dice& d, std::uint64_t below) {
+  return std::uniform_int_distribution<std::uint64_t>(0, below - 1)(d);
+}
 inline milliseconds some_time(dice& d, unsigned below) { return milliseconds(roll(d, below)); }
 
 std::string frame_of(dice& d, std::size_t size);
