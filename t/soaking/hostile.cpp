@@ -169,7 +169,7 @@ void flood(world& w, dice& d, hub::descriptor& flooder) {
   }
   w.count("connected at once", order[0]);
   w.count("connected at once, and answered", answered);
-  if (!is_short) hub::sleep_for(seconds(20));
+  if (!is_short) hub::sleep_for(seconds(10));
 }
 
 // As many descriptors as there are, and no more, for a while.
