@@ -8,12 +8,14 @@ status=0
 source=headers-test.$$.cpp
 c_source=headers-test.$$.c
 trap 'rm -f "$source" "$c_source" "$source.stdlib.cpp"' EXIT
+# Those of libraries of others are for the headers that are about them, where these are installed.
+includes="-I$builddir/include -I$srcdir/include $optional_cflags"
 
 for header in $headers; do
   name=${header#include/}
   printf '#include <%s>\n#include <%s>\n' "$name" "$name" >"$source"
   $CXX -std=c++17 -Wall -Wextra -Wshadow -Werror -fsyntax-only \
-    -I"$builddir/include" -I"$srcdir/include" $optional_cflags "$source" || {
+    $includes "$source" || {
     echo "<$name> does not stand alone"
     status=1
   }
@@ -21,7 +23,7 @@ for header in $headers; do
     *.h)
       cp "$source" "$c_source"
       $CC -std=c11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror -fsyntax-only \
-        -I"$builddir/include" -I"$srcdir/include" "$c_source" || {
+        $includes "$c_source" || {
         echo "<$name> does not stand alone in C"
         status=1
       }
@@ -46,8 +48,7 @@ test "$seen" -gt 10 || { echo "found only $seen macros in the public headers"; s
 # All of them together.
 for header in $headers; do echo "#include <${header#include/}>"; done >"$source"
 for standard in c++20 c++2b; do
-  $CXX -std=$standard -Wall -Wextra -Wshadow -Werror -fsyntax-only -I"$builddir/include" -I"$srcdir/include" $optional_cflags \
-    "$source" || {
+  $CXX -std=$standard -Wall -Wextra -Wshadow -Werror -fsyntax-only $includes "$source" || {
     echo "the headers are not for $standard"
     status=1
   }
@@ -55,7 +56,7 @@ done
 
 # refused FLAG: by a sentence of ours that names it, before anything else.
 refused() {
-  if errors=$($CXX -std=c++17 "$1" -fsyntax-only -I"$builddir/include" -I"$srcdir/include" $optional_cflags "$source" 2>&1); then
+  if errors=$($CXX -std=c++17 "$1" -fsyntax-only $includes "$source" 2>&1); then
     echo "the headers compile with $1, and say that they do not"
     status=1
   elif ! echo "$errors" | grep error | head -n 1 | grep -q -e "error.*libgreenlet needs.*compile with.* $2"; then

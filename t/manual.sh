@@ -48,9 +48,9 @@ page_of() { $AWK -v name="$1" '$1 == name { print $2; exit }' "$work/all"; }
 link() {
   case $1.$2 in
     *.greenlet* | *.GREENLET*) echo "$2" ;;
+    hub::*) echo "greenlet_hub_${1#hub::}_$2" ;;
     hub*) echo "greenlet_hub_$2" ;;
     gc*) echo "greenlet_gc_$2" ;;
-    libpq*) echo "greenlet_hub_libpq_$2" ;;
     *) echo "greenlet_$2" ;;
   esac
 }
@@ -71,11 +71,12 @@ while read -r kind scope name; do
       done
       test -n "$found" || complain "$name is in no page"
       continue ;;
-    *:- | *:c | *:hub | *:gc | *:libpq) of=$name in=$scope ;;
+    *:- | *:c | *:hub | *:gc) of=$name in=$scope ;;
+    *:hub::*.*) of=${scope#*.} in=${scope%%.*} ;;
+    *:hub::*) of=$name in=$scope ;;
     function:greenlet) of=$name in=- ;;
     *:hub.*) of=${scope#hub.} in=hub ;;
     *:gc.*) of=${scope#gc.} in=gc ;;
-    *:libpq.*) of=${scope#libpq.} in=libpq ;;
     *:c.*) of=${scope#c.} in=c; case $of in *_t) ;; *) of=${of}_t ;; esac ;;
     *) of=$scope in=- ;;
   esac
@@ -135,6 +136,7 @@ done
 for page in $manuals; do
   for name in $(sed -n 's/^\.[XI][rt] \(Xr \)\{0,1\}\([a-z_-]*greenlet[a-z_-]*\) [37].*/\2/p' "$srcdir/$page"); do
     grep -q "^$name " "$work/all" || case $name in
+      *_hub_hiredis*) case $manuals in *_hub_hiredis*) complain "$page refers to $name, which is no page" ;; esac ;;
       *_hub_libpq*) case $manuals in *_hub_libpq*) complain "$page refers to $name, which is no page" ;; esac ;;
       *greenlet[_-]hub*) case $manuals in *hub*) complain "$page refers to $name, which is no page" ;; esac ;;
       *greenlet-backtrace*) case $manuals in *backtrace*) complain "$page refers to $name, which is no page" ;; esac ;;

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Prints what a public header declares for its users, one a line: kind, owner, name.
 #
-#   type - task            of namespace greenlets, of its part hub, gc or hub::libpq (then the last word), or of C ("c")
-#   function task join     a member of class task; "hub.task" if in that part
+#   type - task            of namespace greenlets, of its part hub or gc (then that), or of C (then "c")
+#   function task join     a member of class task; "hub.task" if in that part, "hub::redis.task" in a part of that
 #   constant errc no_run   an enumerator; a macro is a constant of "c"
 #   private value find     a member function that is not for users
 #
@@ -44,7 +44,7 @@ FNR == 1 { part = FILENAME ~ /\.h$/ ? "c" : ""; depth = 0; hidden = 0 }
 /^ *(\/\/|#|$)/ { next }
 /^namespace greenlets \{/ { part = "-"; next }
 /^namespace greenlets::(hub|gc) \{/ { part = $0 ~ /hub/ ? "hub" : "gc"; next }
-/^namespace greenlets::hub::(hiredis|libpq) \{/ { part = $2; sub(/.*::/, "", part); next }
+/^namespace greenlets::hub::[a-z]+ \{/ && !/::detail/ { part = $2; sub(/^greenlets::/, "", part); next }
 /^namespace (detail|greenlets::detail) \{/ { hidden = 1; next }
 /^}  \/\/ namespace/ { if (hidden) hidden = 0; else part = ""; next }
 hidden || part == "" || /extern "C"/ { next }
