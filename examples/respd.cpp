@@ -199,7 +199,7 @@ void select(call& c) {
 bool subcommand(call& c, std::string_view name, std::size_t words) {
   if (!same_word(c.words[1], name)) return false;
   if (c.words.size() == words) return true;
-  throw refused{"ERR wrong number of arguments for '" + std::string(c.words[0]) + "|" + std::string(name) + "' command"};
+  throw refused{"ERR wrong number of arguments for '" + std::string(c.name) + "|" + std::string(name) + "' command"};
 }
 
 void set_name(session& s, std::string_view name) {
@@ -311,7 +311,7 @@ void info(call& c) {
   line("total_connections_received", connections.accepted);
   line("total_commands_processed", d.served);
   section("Keyspace");
-  if (d.data.size() > 0) text += "db0:keys=" + std::to_string(d.data.size()) + ",expires=" + std::to_string(d.data.ending()) + "\r\n";
+  if (d.data.all().size() > 0) text += "db0:keys=" + std::to_string(d.data.all().size()) + ",expires=" + std::to_string(d.data.ending()) + "\r\n";
   c.answer.bulk(text);
 }
 

@@ -25,7 +25,7 @@ constexpr milliseconds longest_life = std::chrono::hours(24 * 366 * 100);
 // A time from now on, in a unit of so many milliseconds.
 clock::time_point from_now(call& c, long long count, long long unit) {
   if (count > longest_life.count() / unit)
-    throw refused{"ERR invalid expire time in '" + std::string(c.words[0]) + "' command"};
+    throw refused{"ERR invalid expire time in '" + std::string(c.name) + "' command"};
   return clock::now() + milliseconds(count * unit);
 }
 
@@ -67,7 +67,7 @@ set_options parse_set(call& c) {
 }
 
 void put(store& data, string_view key, string_view value, clock::time_point end = clock::time_point::max()) {
-  store::entry& e = data.find_or_make(key);
+  entry& e = data.find_or_make(key);
   data.assign(e, value);
   data.end_at(e, end);
 }
@@ -78,7 +78,7 @@ void set(call& c) {
     return c.answer.status("OK");
   }
   const set_options o = parse_set(c);
-  store::entry* e = c.data.find(c.words[1]);
+  entry* e = c.data.find(c.words[1]);
   const bool stays = e ? o.only_new : o.only_old;
   if (o.get)
     c.answer.bulk_or_nil(e ? &store::as<std::string>(*e) : nullptr);
@@ -86,7 +86,7 @@ void set(call& c) {
     c.answer.nil();
   else
     c.answer.status("OK");
-  if (!stays) put(c.data, c.words[1], c.words[2], o.keep_end && e ? e->second.end : o.end);
+  if (!stays) put(c.data, c.words[1], c.words[2], o.keep_end && e ? e->end : o.end);
 }
 
 void setnx(call& c) {
@@ -120,8 +120,8 @@ void strlen(call& c) {
 void mget(call& c) {
   c.answer.array(c.words.size() - 1);
   for (std::size_t n = 1; n < c.words.size(); ++n) {
-    store::entry* const e = c.data.find(c.words[n]);
-    c.answer.bulk_or_nil(e ? std::get_if<std::string>(&e->second.value) : nullptr);
+    entry* const e = c.data.find(c.words[n]);
+    c.answer.bulk_or_nil(e ? std::get_if<std::string>(&e->value) : nullptr);
   }
 }
 
@@ -171,7 +171,7 @@ void expire_in(call& c, long long unit) {
   if (c.words.size() > 3) throw refused{"ERR Unsupported option " + std::string(c.words[3])};
   const long long count = number(c.words[2]);
   const clock::time_point end = from_now(c, std::max(count, 0LL), unit);
-  store::entry* const e = c.data.find(c.words[1]);
+  entry* const e = c.data.find(c.words[1]);
   if (e && count <= 0)
     c.data.erase(*e);
   else if (e)
@@ -182,17 +182,17 @@ void expire(call& c) { expire_in(c, 1000); }
 void pexpire(call& c) { expire_in(c, 1); }
 
 void time_left(call& c, long long unit) {
-  store::entry* const e = c.data.find(c.words[1]);
+  entry* const e = c.data.find(c.words[1]);
   if (!e) return c.answer.integer(-2);
-  if (e->second.end == clock::time_point::max()) return c.answer.integer(-1);
-  const long long left = std::chrono::ceil<milliseconds>(e->second.end - clock::now()).count();
+  if (e->end == clock::time_point::max()) return c.answer.integer(-1);
+  const long long left = std::chrono::ceil<milliseconds>(e->end - clock::now()).count();
   c.answer.integer((left + unit / 2) / unit);
 }
 void ttl(call& c) { time_left(c, 1000); }
 void pttl(call& c) { time_left(c, 1); }
 
 void persist(call& c) {
-  store::entry* const e = c.data.find(c.words[1]);
+  entry* const e = c.data.find(c.words[1]);
   c.answer.integer(e && c.data.persist(*e));
 }
 
@@ -200,21 +200,22 @@ template <class F>
 void list_keys(call& c, string_view pattern, F wanted) {
   const auto now = clock::now();
   std::vector<string_view> found;
-  for (const auto& [key, item] : c.data.all())
-    if (item.end > now && matches(pattern, key) && wanted(item)) found.push_back(key);
+  c.data.all().for_each([&](const entry& each) {
+    if (each.end > now && matches(pattern, each.key()) && wanted(each)) found.push_back(each.key());
+  });
   c.answer.array(found.size());
   for (const string_view key : found) c.answer.bulk(key);
 }
 
 void keys(call& c) {
-  list_keys(c, c.words[1], [](const item&) { return true; });
+  list_keys(c, c.words[1], [](const entry&) { return true; });
 }
 
 constexpr string_view type_names[] = {"string", "list", "set"};
 
 void type(call& c) {
-  store::entry* const e = c.data.find(c.words[1]);
-  c.answer.status(e ? type_names[e->second.value.index()] : "none");
+  entry* const e = c.data.find(c.words[1]);
+  c.answer.status(e ? type_names[e->value.index()] : "none");
 }
 
 // All at once, which is what the promises of SCAN allow: COUNT is a hint, and a cursor of 0 the end.
@@ -232,10 +233,10 @@ void scan(call& c) {
   }
   c.answer.array(2);
   c.answer.bulk("0");
-  list_keys(c, pattern, [type](const item& i) { return type.empty() || same_word(type, type_names[i.value.index()]); });
+  list_keys(c, pattern, [type](const entry& e) { return type.empty() || same_word(type, type_names[e.value.index()]); });
 }
 
-void dbsize(call& c) { c.answer.integer(static_cast<long long>(c.data.size())); }
+void dbsize(call& c) { c.answer.integer(static_cast<long long>(c.data.all().size())); }
 
 void flush(call& c) {
   if (c.words.size() > 2 || (c.words.size() == 2 && !same_word(c.words[1], "sync") && !same_word(c.words[1], "async")))
@@ -470,6 +471,7 @@ void execute(const commands& known, call& c) {
   const int words = static_cast<int>(c.words.size());
   if (which->words >= 0 ? words != which->words : words < -which->words)
     return c.answer.error("ERR wrong number of arguments for '" + std::string(which->name) + "' command");
+  c.name = which->name;
   const std::size_t begin = c.answer.mark();
   try {
     which->run(c);

@@ -20,6 +20,7 @@ struct call {
   const request& words;
   reply& answer;
   session& from;
+  std::string_view name = {};  // of the command, in small letters
 };
 
 struct command {
