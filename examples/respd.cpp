@@ -10,15 +10,14 @@
 #include <greenlet/weak.hpp>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <list>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -89,13 +88,15 @@ class session {
 
   // Until the client goes, or is sent away. `stopping` is thrown in once at most, wherever it waits then.
   void run() {
-    for (bool talks = !all.stops;;) try {
+    for (bool talks = !all.stops;;) {
+      try {
         if (talks) converse();
         talks = false;
         return part();
       } catch (const stopping&) {
         talks = false;
       }
+    }
   }
   // After the answer to what it has asked just now.
   void send_away() { leaves_ = true; }
@@ -146,7 +147,10 @@ class session {
       hub::io_result r = connection.try_write(out_.data() + written_, out_.size() - written_);
       written_ += r.bytes;
       if (r && written_ < out_.size()) r = connection.wait(hub::direction::writable, until);
-      if (!r) return !(gone_ = true);
+      if (!r) {
+        gone_ = true;
+        return false;
+      }
     }
     out_.clear();
     written_ = 0;
@@ -230,11 +234,20 @@ void hello(call& c) {
   c.answer.array(0);
 }
 
+unsigned long long seconds_since(clock::time_point then) {
+  return static_cast<unsigned long long>(std::chrono::duration_cast<seconds>(clock::now() - then).count());
+}
+
 std::string described(const session& s) {
-  const auto age = std::chrono::duration_cast<seconds>(clock::now() - s.since).count();
+  const auto age = seconds_since(s.since);
   std::string text = "id=" + std::to_string(s.id);
-  if (s.connection.is_open()) text += " addr=" + s.connection.peer().text() + " laddr=" + s.connection.local().text();
-  return text + " fd=" + std::to_string(s.connection.fd()) + " name=" + s.name + " age=" + std::to_string(age) + " db=0 resp=2\n";
+  try {
+    text += " addr=" + s.connection.peer().text() + " laddr=" + s.connection.local().text();
+  } catch (const std::system_error&) {
+    // He has gone, and his greenlet does not know yet.
+  }
+  text += " fd=" + std::to_string(s.connection.fd()) + " name=" + s.name + " age=" + std::to_string(age);
+  return text + " db=0 resp=2\n";
 }
 
 void client(call& c) {
@@ -298,7 +311,7 @@ void info(call& c) {
   text += "respd_version:0.1.0\r\n";
   line("process_id", static_cast<unsigned long long>(getpid()));
   line("tcp_port", d.how.port);
-  line("uptime_in_seconds", static_cast<unsigned long long>(std::chrono::duration_cast<seconds>(clock::now() - d.since).count()));
+  line("uptime_in_seconds", seconds_since(d.since));
   section("Clients");
   line("connected_clients", d.sessions.size());
   line("maxclients", d.how.clients);
@@ -311,7 +324,8 @@ void info(call& c) {
   line("total_connections_received", connections.accepted);
   line("total_commands_processed", d.served);
   section("Keyspace");
-  if (d.data.all().size() > 0) text += "db0:keys=" + std::to_string(d.data.all().size()) + ",expires=" + std::to_string(d.data.ending()) + "\r\n";
+  if (const std::size_t keys = d.data.all().size())
+    text += "db0:keys=" + std::to_string(keys) + ",expires=" + std::to_string(d.data.ending()) + "\r\n";
   c.answer.bulk(text);
 }
 
@@ -337,9 +351,9 @@ void listen_everywhere(hub::server& server, options& how) {
     from(std::move(l));
   }
   if (how.unix_path.empty()) return;
-  hub::listener::options stale;
-  stale.remove_stale = true;
-  from(hub::listener(hub::unix_address(how.unix_path), stale));
+  hub::listener::options as_left;  // its file stays at the end: by then somebody else may have it
+  as_left.remove_stale = true;
+  from(hub::listener(hub::unix_address(how.unix_path), as_left));
 }
 
 // Those who wait for a request have nothing to lose; the others come to it when they have been answered.
@@ -381,7 +395,6 @@ int serve(const options& how) {
   helpers.wait();
   sweeper.cancel();
   sweeper.join();
-  if (!how.unix_path.empty()) ::unlink(how.unix_path.c_str());
   std::printf("served %llu connections, %llu commands\n", static_cast<unsigned long long>(server.statistics().accepted),
               static_cast<unsigned long long>(d.served));
   return 0;

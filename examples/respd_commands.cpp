@@ -435,7 +435,7 @@ void add_data_commands(commands& to) { to.add(data_commands); }
 const command* commands::find(string_view name) const {
   char small[32];
   if (name.size() > sizeof small) return nullptr;
-  std::transform(name.begin(), name.end(), small, [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  std::transform(name.begin(), name.end(), small, lower);
   const auto at = all_.find({small, name.size()});
   return at == all_.end() ? nullptr : at->second;
 }

@@ -15,7 +15,6 @@ constexpr std::size_t most_words = 1024 * 1024;
 constexpr std::size_t longest_line = 64 * 1024;  // of words, or of the length of something
 constexpr std::size_t kept = 64 * 1024;          // of memory that one large request needed
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 int hexadecimal(char c) {
@@ -38,7 +37,8 @@ char unescaped(std::string_view line, std::size_t& at) {
 }  // namespace
 
 bool same_word(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return lower(x) == lower(y); });
+  const auto same = [](char x, char y) { return lower(x) == lower(y); };
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), same);
 }
 
 bool parse_number(std::string_view text, long long& n) {
@@ -215,8 +215,8 @@ void reply::line(char type, std::string_view text) {
 void reply::error(std::string_view text) {
   const std::size_t begin = out_.size() + 1;
   line('-', text);
-  const auto end = out_.end() - 2;
-  std::replace_if(out_.begin() + static_cast<std::ptrdiff_t>(begin), end, [](char c) { return c == '\r' || c == '\n'; }, ' ');
+  for (std::size_t n = begin; n < out_.size() - 2; ++n)
+    if (out_[n] == '\r' || out_[n] == '\n') out_[n] = ' ';
 }
 
 void reply::number(char type, long long n) {

@@ -18,6 +18,9 @@ struct refused {
   std::string why;
 };
 
+/// As in the C locale.
+inline char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
 /// Whether the two differ in nothing but capitals.
 bool same_word(std::string_view a, std::string_view b);
 

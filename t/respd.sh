@@ -41,7 +41,7 @@ has_line() { grep -q -e "$1" "$2"; }
 
 # start OPTIONS...: sets $daemon and $port.
 start() {
-  # In the background, and not its wrapper script's child: exec.
+  : >"$work/daemon"
   $under "$respd" --port 0 "$@" >"$work/daemon" 2>"$work/daemon.err" </dev/null &
   daemon=$!
   until_true listening
@@ -49,7 +49,7 @@ start() {
 }
 listening() {
   kill -0 "$daemon" 2>/dev/null || { cat "$work/daemon.err"; give_up "respd did not start"; }
-  [ -s "$work/daemon" ] && has_line '^listening on 127' "$work/daemon"
+  has_line '^listening on 127' "$work/daemon"
 }
 # stopped: ends the daemon, which is to have nothing to complain of; $connections and $commands are what it served.
 stopped() {
@@ -411,9 +411,11 @@ if [ -n "$server" ]; then
   others=
 fi
 
-[ "$(cli HELLO 2 SETNAME x | tr '\n' ' ' | sed 's/id [0-9]*/id N/')" = 'server respd version 0.1.0 proto 2 id N mode standalone role master modules  ' ] ||
+hello='server respd version 0.1.0 proto 2 id N mode standalone role master modules  '
+[ "$(cli HELLO 2 SETNAME x | tr '\n' ' ' | sed 's/id [0-9]*/id N/')" = "$hello" ] ||
   fail "HELLO: $(cli HELLO 2)"
-cli CLIENT LIST | grep -Eq '^id=[0-9]+ addr=127\.0\.0\.1:[0-9]+ laddr=127\.0\.0\.1:'"$port"' fd=[0-9]+ name= age=[0-9]+ db=0 resp=2$' ||
+cli CLIENT LIST |
+  grep -Eq "^id=[0-9]+ addr=127\.0\.0\.1:[0-9]+ laddr=127\.0\.0\.1:$port fd=[0-9]+ name= age=[0-9]+ db=0 resp=2\$" ||
   fail "CLIENT LIST: $(cli CLIENT LIST)"
 [ "$(cli COMMAND COUNT)" -gt 40 ] || fail 'COMMAND COUNT'
 [ "$(cli COMMAND | grep -c '^get$')" -eq 1 ] || fail 'COMMAND'
@@ -450,7 +452,8 @@ says 'PING\r\n' '+PONG\r\n'
 says 'ping "a\\x41\\n\\"b"\n\r\n\necho '"'it\\\\'s'"'\r\n' '$5\r\naA\n"b\r\n$4\r\nit'"'"'s\r\n'
 says 'PING "a\r\n' '-ERR Protocol error: unbalanced quotes in request\r\n'
 says 'PING "a"b\r\nPING\r\n' '-ERR Protocol error: unbalanced quotes in request\r\n'
-says '*1\r\n$4\r\nPING\r\nPING\r\n*0\r\n*-1\r\n*2\r\n$4\r\nECHO\r\n$2\r\n\r\n\r\nPING x\r\n' '+PONG\r\n+PONG\r\n$2\r\n\r\n\r\n$1\r\nx\r\n'
+says '*1\r\n$4\r\nPING\r\nPING\r\n' '+PONG\r\n+PONG\r\n'
+says '*0\r\n*-1\r\n*2\r\n$4\r\nECHO\r\n$2\r\n\r\n\r\nPING x\r\n' '$2\r\n\r\n\r\n$1\r\nx\r\n'
 # The text of an error is one line, whatever it quotes.
 says '*1\r\n$4\r\na\r\nb\r\n' "-ERR unknown command 'a  b', with args beginning with: \r\n"
 # An end that is said is answered to the last request; half a request is none.
@@ -466,7 +469,8 @@ says '*1\r\n*1\r\n$4\r\nPING\r\n' "-ERR Protocol error: expected '\$', got '*'\r
 says '*1\r\n:5\r\n' "-ERR Protocol error: expected '\$'\r\n"
 says '*1\r\n+PING\r\n' "-ERR Protocol error: expected '\$'\r\n"
 says '*2\r\n$4\r\nPING\r\n$-1\r\n' "-ERR Protocol error: expected '\$'\r\n"
-for garbage in '*1\r\nxyz\r\nPING\r\n' '*x\r\nPING\r\n' '*1\r\n$x\r\nPING\r\n' '*9999999999\r\n' '*1\r\n$-2\r\n' '*1\r\n\0001\r\n'; do
+for garbage in '*1\r\nxyz\r\nPING\r\n' '*x\r\nPING\r\n' '*1\r\n$x\r\nPING\r\n' '*9999999999\r\n' '*1\r\n$-2\r\n' \
+  '*1\r\n\0001\r\n'; do
   printf "$garbage" | raw >"$work/out" || fail "talk: $garbage"
   [ "$(wc -l <"$work/out")" -eq 1 ] && has_line '^-ERR Protocol error' "$work/out" || fail "$garbage: $(cat "$work/out")"
 done
@@ -479,7 +483,8 @@ head -c 300000 /dev/urandom | raw >"$work/out"
 [ "$(cli PING)" = PONG ] || fail 'no answer after noise'
 
 # In small pieces; and large.
-for piece in '*3\r' '\n$3\r\nS' 'ET\r\n$' '1\r\nk\r\n$10\r' '\n01234' '56789\r\n*2\r\n$3\r\nGET\r\n$1' '\r\nk\r\n' 'PIN' 'G\r\n'; do
+for piece in '*3\r' '\n$3\r\nS' 'ET\r\n$' '1\r\nk\r\n$10\r' '\n01234' '56789\r\n*2\r\n$3\r\nGET\r\n$1' '\r\nk\r\n' 'PIN' \
+  'G\r\n'; do
   printf "$piece"
   sleep 0.01
 done | raw >"$work/out"
@@ -540,7 +545,11 @@ has_line "$daemon" "$work/err" || fail "a second daemon: $(cat "$work/err")"
 [ "$(redis-cli -s "$work/socket" PING)" = PONG ] || fail 'no answer by the Unix domain socket'
 { printf '*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048577\r\n'; cat "$work/large"; } | raw >"$work/out"
 [ "$(tr -d '\r' <"$work/out")" = '-ERR Protocol error: invalid bulk length' ] || fail "more than a MiB: $(cat "$work/out")"
-{ printf '*5\r\n$4\r\nMSET\r\n$1\r\nk\r\n$600000\r\n'; head -c 600000 "$work/large"; printf '\r\n$1\r\nl\r\n$600000\r\n'; } | raw >"$work/out"
+{
+  printf '*5\r\n$4\r\nMSET\r\n$1\r\nk\r\n$600000\r\n'
+  head -c 600000 "$work/large"
+  printf '\r\n$1\r\nl\r\n$600000\r\n'
+} | raw >"$work/out"
 [ "$(tr -d '\r' <"$work/out")" = '-ERR Protocol error: invalid bulk length' ] || fail "twice half a MiB: $(cat "$work/out")"
 # Two say nothing, and a third waits until they have been sent away for that.
 mkfifo "$work/silence"
@@ -554,13 +563,14 @@ for each in $others; do wait "$each" || fail 'one who says nothing'; done
 exec 5>&-
 others=
 stopped
-[ ! -e "$work/pid" ] && [ ! -e "$work/socket" ] || fail 'files are left'
+[ ! -e "$work/pid" ] || fail 'the pid file is left'
 
 
 # -- SIGTERM under load: what has been done has been answered, and what has not been answered has not been done.
 
-start --grace 10
+start --grace 10 --unix "$work/socket"  # whose file has been left
 for client in 1 2 3; do
+  : >"$work/client.$client"
   yes 'INCR n' | raw >"$work/client.$client" &
   others="$others $!"
 done
@@ -568,7 +578,10 @@ raw <"$work/slow" >"$work/client.4" &
 others="$others $!"
 exec 4>"$work/slow"
 echo 'INCR n' >&4
-busy() { for client in 1 2 3; do [ "$(wc -c <"$work/client.$client")" -gt 20000 ] || return 1; done && [ -s "$work/client.4" ]; }
+busy() {
+  for client in 1 2 3; do [ "$(wc -c <"$work/client.$client")" -gt 20000 ] || return 1; done
+  [ -s "$work/client.4" ]
+}
 until_true busy
 stopped
 for each in $others; do wait "$each" || fail 'a client was cut off'; done

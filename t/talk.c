@@ -21,8 +21,8 @@ static int connected(const char *where) {
   in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (local) strncpy(un.sun_path, where, sizeof un.sun_path - 1);
   const int fd = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
-  if (fd >= 0 && (local ? connect(fd, (struct sockaddr *)&un, sizeof un) : connect(fd, (struct sockaddr *)&in, sizeof in)) == 0)
-    return fd;
+  const struct sockaddr *to = local ? (struct sockaddr *)&un : (struct sockaddr *)&in;
+  if (fd >= 0 && connect(fd, to, local ? sizeof un : sizeof in) == 0) return fd;
   perror(where);
   exit(2);
 }
