@@ -123,7 +123,12 @@ class session {
       request_.feed(buffer, got.bytes);
       // One write for as many answers as the client has asked for at once; but who does not read gets no more.
       if (!answer_all() || !flush(patience())) return;
-      if (got.bytes == sizeof buffer) hub::yield();  // he may have more to say than the others
+      // Who always has more to say takes turns with everything else that libuv knows of, signals and timers too. A
+      // hub::yield() would be for those only who are ready already.
+      if (got.bytes == sizeof buffer && !connection.wait(hub::direction::readable, patience())) {
+        gone_ = true;
+        return;
+      }
     }
   }
 
@@ -163,8 +168,10 @@ class session {
   void part() {
     if (gone_ || !flush(seconds(all.how.grace)) || !connection.shutdown_write()) return;
     char ignored[4096];
-    const hub::deadline until = std::min(longest_parting, seconds(all.how.grace));
-    while (connection.read_some(ignored, sizeof ignored, until)) continue;
+    const clock::time_point until = clock::now() + std::min(longest_parting, seconds(all.how.grace));
+    while (clock::now() < until && connection.read_some(ignored, sizeof ignored, until) &&
+           connection.wait(hub::direction::readable, until)) {
+    }
   }
 
   request request_;
@@ -387,7 +394,7 @@ int serve(const options& how) {
   });
   // What nobody asks for any more goes too, little by little.
   const auto sweeper = hub::every(milliseconds(100), [&d] {
-    while (d.data.sweep(1000)) hub::yield();
+    while (d.data.sweep(1000)) hub::sleep_for(milliseconds(1));
   });
   const hub::watchdog alive;
   hub::notify("READY=1");

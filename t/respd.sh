@@ -518,7 +518,7 @@ stands() {
 until_true stands
 [ $((now - before)) -lt 35000 ] || fail "did $((now - before)) commands for one who does not read"
 much=$(memory)
-[ $((much - little)) -lt 8000 ] || fail "$((much - little)) KiB more for one who does not read"
+[ $((much - little)) -lt 30000 ] || fail "$((much - little)) KiB more for one who does not read"
 [ "$(head -c $((40000 * 1507)) <&4 | tr -d x | tr -d '\r' | grep -c '^\$1498$')" -eq 40000 ] || fail 'answers were lost'
 exec 4<&-
 wait "$others" || fail 'the slow client failed'
