@@ -354,6 +354,43 @@ TEST_CASE("a task that nobody keeps and that leaves without waiting is unwound w
   CHECK(greenlets::counts().greenlets == 2);  // this one and the hub
 }
 
+TEST_CASE("greenlets that work between their turns do not have timers and descriptors wait for a thousand turns") {
+  hub_guard guard;
+  bool stop = false;
+  int turns = 0;
+  const auto works = [&] {
+    while (!stop) {
+      ++turns;
+      const auto until = hub::clock::now() + milliseconds(1);
+      while (hub::clock::now() < until) {
+      }
+      hub::yield();
+    }
+  };
+  auto a = hub::spawn(works), b = hub::spawn(works);
+  auto [in, out] = pipe_pair();
+  int before = -1, read_after = -1, slept_after = -1;
+  auto reads = hub::spawn([&, &in = in] {
+    char byte;
+    in.read_some(&byte, 1);
+    read_after = turns - before;
+  });
+  auto sleeps = hub::spawn([&] {
+    hub::sleep_for(milliseconds(1));
+    slept_after = turns - before;
+  });
+  hub::yield();
+  before = turns;
+  REQUIRE(out.write_all("x", 1));
+  reads.get();
+  sleeps.get();
+  stop = true;
+  a.get();
+  b.get();
+  CHECK(read_after < 200);  // and not 1,024
+  CHECK(slept_after < 200);
+}
+
 TEST_CASE("a greenlet that always finds data does not starve the others") {
   hub_guard guard;
   auto [a, b] = socket_pair();

@@ -8,7 +8,7 @@ case $libraries in
   *libgreenlet-hub.la*) ;;
   *) echo "skipped: built without the hub"; exit 77 ;;
 esac
-respd=$builddir/examples/respd
+respd=$builddir/examples/respd/respd
 talk=$builddir/t/talk
 [ -x "$respd" ] || { echo "skipped: built without hiredis"; exit 77; }
 for program in redis-cli redis-benchmark; do

@@ -100,7 +100,7 @@ GREENLET_CATCHES_FORCED_UNWIND void loop::run() {
 
 void loop::turn() {
   current();  // unwinds what other threads have dropped
-  budget_ = resumes_a_turn;
+  begin_budget();
   run_ready();
   const bool idle = !waiter::front(ready_);
   if (idle && external_ == 0 && !may_get_messages()) return give_up_waiting();
@@ -117,7 +117,7 @@ bool loop::may_get_messages() const {
 }
 
 void loop::run_ready() {
-  for (waiter* w; budget_ && (w = waiter::front(ready_));) {
+  for (waiter* w; (w = waiter::front(ready_)) && has_budget();) {
     --budget_;  // before it runs, and others after it by switches of their own
     w->unlink();
     resume(w);

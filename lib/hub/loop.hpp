@@ -9,8 +9,8 @@
 // Who waits while others are ready makes the first of them go on by itself.
 //
 // Waiters are resumed from poll callbacks directly, because libuv polls up to 48 times 1,024 events
-// before it does anything else. Each time a budget is used up the ready list and the timers have their turn,
-// in the callback: what is ready and not resumed would be polled again and again meanwhile.
+// before it does anything else. Each time a budget is used up, of greenlets or of time, the ready list and the timers
+// have their turn, in the callback: what is ready and not resumed would be polled again and again meanwhile.
 #ifndef LIB_HUB_LOOP_HPP
 #define LIB_HUB_LOOP_HPP
 
@@ -79,7 +79,7 @@ class loop {
   // For poll callbacks, first: when the turn's budget is used up, those have their turn who do not wait for a
   // descriptor, and there is a new one. User code runs.
   void breathe() noexcept {
-    if (__builtin_expect(budget_ == 0 && !escaped_, 0)) let_others();
+    if (__builtin_expect(budget_ == 0 && !escaped_, 0) && !renew_budget()) let_others();
   }
   // Resumes it at once when the turn's budget allows; for poll callbacks.
   void resume_soon(waiter* w, waiter::end why) noexcept;
@@ -100,7 +100,8 @@ class loop {
  private:
   friend class loop_ref;
 
-  static constexpr unsigned resumes_a_turn = 1024;
+  // Of resumed greenlets. After each slice the time is looked at.
+  static constexpr unsigned budget_of_turn = 1024, slice_of_budget = 32;
   static constexpr unsigned most_rounds = 16;
 
   loop();
@@ -110,6 +111,12 @@ class loop {
   // loop.cpp: the hub's greenlet.
   void run();
   void turn();
+  void begin_budget() noexcept {
+    budget_ = slice_of_budget;
+    slices_ = budget_of_turn / slice_of_budget - 1;
+  }
+  bool has_budget() noexcept { return __builtin_expect(budget_ > 0, 1) || renew_budget(); }
+  bool renew_budget() noexcept;
   void run_ready();
   void resume(waiter* w) {
     if (__builtin_expect(w->what != waiter::kind::wait, 0)) return start_or_throw(w);
@@ -164,7 +171,7 @@ class loop {
   std::size_t external_ = 0;  // of those, who may be woken from outside the thread
   std::size_t unwinding_ = 0;  // of those, who wait in a destructor
   wait_list unwound_;          // shutdown(), until there are none of these
-  unsigned budget_ = 0;
+  unsigned budget_ = 0, slices_ = 0;
   std::exception_ptr escaped_;  // an exception on its way round libuv's frames
   std::uint64_t switches_ = 0, turns_ = 0;
 };

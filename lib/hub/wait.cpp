@@ -84,7 +84,7 @@ waiter::end loop::park(waiter* w, deadline until) {
 // another. It does what else there is, and has its turn when the budget is used up.
 inline const greenlet& loop::next_to(const waiter* w) noexcept {
   waiter* const next = waiter::front(ready_);
-  if (!next || next == w || next->what != waiter::kind::wait || budget_ == 0 || escaped_) return runner_;
+  if (!next || next == w || next->what != waiter::kind::wait || escaped_ || !has_budget()) return runner_;
   --budget_;
   next->unlink();
   ++switches_;
@@ -99,8 +99,18 @@ void loop::make_ready(waiter* w, waiter::end why) noexcept {
   waiter::push_back(ready_, w);
 }
 
+// Another slice, unless there were enough, or what they did takes long: then those who wait for something else would
+// have to wait for a thousand of the like. Against the loop's own time, which is as old as its last poll, or older.
+bool loop::renew_budget() noexcept {
+  constexpr std::uint64_t long_ms = 2, ms = 1'000'000;
+  if (slices_ == 0 || uv_hrtime() / ms >= uv_now(&uv_) + long_ms) return false;
+  --slices_;
+  budget_ = slice_of_budget;
+  return true;
+}
+
 void loop::let_others() noexcept {
-  budget_ = resumes_a_turn;
+  begin_budget();
   expire();
   try {
     run_ready();
@@ -109,7 +119,7 @@ void loop::let_others() noexcept {
     escaped_ = std::current_exception();
     uv_stop(&uv_);
   }
-  budget_ = resumes_a_turn;  // it may have taken as many as the descriptors had
+  begin_budget();  // it may have taken as many as the descriptors had
 }
 
 void loop::resume_soon(waiter* w, waiter::end why) noexcept {

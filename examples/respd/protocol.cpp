@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // respd: requests and replies of the Redis protocol.
-#include "respd_protocol.hpp"
+#include "protocol.hpp"
 
 #include <algorithm>
 #include <charconv>

@@ -3,7 +3,7 @@
 #ifndef RESPD_STORE_HPP
 #define RESPD_STORE_HPP
 
-#include "respd_protocol.hpp"
+#include "protocol.hpp"
 
 #include <greenlet/hub/deadline.hpp>
 

@@ -3,8 +3,8 @@
 #ifndef RESPD_COMMANDS_HPP
 #define RESPD_COMMANDS_HPP
 
-#include "respd_protocol.hpp"
-#include "respd_store.hpp"
+#include "protocol.hpp"
+#include "store.hpp"
 
 #include <cstddef>
 #include <string_view>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // respd: a daemon that keeps keys and values and speaks the Redis protocol: try it with redis-cli and redis-benchmark.
 //
-// One greenlet serves each connection, in code that reads, does and writes; respd_protocol takes requests apart,
-// respd_commands does what they ask with what respd_store keeps. No command waits, so that the store needs no lock.
-#include "respd_commands.hpp"
+// One greenlet serves each connection, in code that reads, does and writes; protocol takes requests apart,
+// commands does what they ask with what store keeps. No command waits, so that the store needs no lock.
+#include "commands.hpp"
 
 #include <greenlet/counts.hpp>
 #include <greenlet/hub.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // respd: the commands on keys and values. What cannot be done throws its error reply.
-#include "respd_commands.hpp"
+#include "commands.hpp"
 
 #include <algorithm>
 #include <charconv>
