@@ -243,16 +243,6 @@ value throw_in(const greenlet& target, std::exception_ptr thrown) {
   return open(send(target, parcel(std::move(thrown))));
 }
 
-value switch_giving(greenlet&& target, value&& sent) {
-  thread_record& t = this_thread();
-  return open(send_kept(t, guest(t, std::move(target)), parcel(std::move(sent))));
-}
-
-value throw_giving(greenlet&& target, std::exception_ptr thrown) {
-  thread_record& t = this_thread();
-  return open(send_kept(t, guest(t, std::move(target)), parcel(std::move(thrown))));
-}
-
 void set_waker(void (*wake)(void*), void* data) {
   thread_record& t = this_thread();
   const std::lock_guard lock(t.waker_lock);

@@ -35,10 +35,6 @@ GREENLET_API void set_run(const greenlet& target, closure&& run);
 // For the hub library.
 //
 GREENLET_API greenlet make_greenlet(closure&& run, const greenlet& parent);
-// Switch to `target` and give the handle away: it is dropped by the one who arrives, so that no
-// counted handle waits on the switcher's stack.
-GREENLET_API value switch_giving(greenlet&& target, value&& sent);
-GREENLET_API value throw_giving(greenlet&& target, std::exception_ptr thrown);
 // Throws the error that a switch to `target` (not empty) would, if it is not of this thread.
 GREENLET_API void check_here(const greenlet& target);
 // Has `wake(data)` called, on any thread, when the calling thread should enter the library soon: it
