@@ -355,7 +355,7 @@ grep -q '"name":"127.0.0.1:[0-9]*","state":"sending","seconds":[0-9.]*,"request"
   fail 'the greenlet that wrote it is not in the status page'
 grep -q '"413' "$work/body" && fail 'a status in the status page'
 case $libraries in
-  *libgreenlet-backtrace.la*) grep -q 'answer_status' "$work/body" || fail 'no frames in the status page' ;;
+  *libgreenlet-backtrace.la*) grep -q '"frames":\[[^]]*httpd::' "$work/body" || fail 'no frames in the status page' ;;
 esac
 [ "$failures" -eq 0 ] || cat "$work/body"
 

@@ -9,7 +9,8 @@ namespace greenlets::hub {
 
 using clock = std::chrono::steady_clock;
 
-/// When a wait gives up: never (the default), at a time, or so long after now.
+/// When a wait gives up: never (the default), at a time, or so long after now. What can be done without a wait is done
+/// also when the time has passed: a peer that never lets anybody wait is bounded by sizes, or by a clock of one's own.
 ///
 ///   connection.read_some(buffer, sizeof buffer, std::chrono::seconds(30));
 class deadline {
