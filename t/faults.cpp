@@ -207,6 +207,9 @@ void* given(void* block) noexcept {
 // Their malloc cannot be replaced.
 namespace {
 void* allocate(std::size_t size) noexcept { return memory_refused() ? nullptr : given(std::malloc(size)); }
+void* allocate(std::size_t size, std::size_t alignment) noexcept {
+  return memory_refused() ? nullptr : given(std::aligned_alloc(alignment, size));
+}
 void release(void* block) noexcept {
   if (block) --faults::live;
   std::free(block);
@@ -279,6 +282,7 @@ __attribute__((visibility("default"))) void free(void* block) noexcept {
 
 namespace {
 void* allocate(std::size_t size) noexcept { return malloc(size); }
+void* allocate(std::size_t size, std::size_t alignment) noexcept { return aligned_alloc(alignment, size); }
 void release(void* block) noexcept { free(block); }
 }  // namespace
 
@@ -290,5 +294,13 @@ void* operator new(std::size_t size) {
   if (!block) throw std::bad_alloc();
   return block;
 }
+void* operator new(std::size_t size, std::align_val_t a) {
+  const auto alignment = static_cast<std::size_t>(a);
+  void* const block = allocate((size / alignment + 1) * alignment, alignment);
+  if (!block) throw std::bad_alloc();
+  return block;
+}
 void operator delete(void* block) noexcept { release(block); }
 void operator delete(void* block, std::size_t) noexcept { release(block); }
+void operator delete(void* block, std::align_val_t) noexcept { release(block); }
+void operator delete(void* block, std::size_t, std::align_val_t) noexcept { release(block); }

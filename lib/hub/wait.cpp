@@ -212,7 +212,7 @@ bool loop::is_unwinding(const greenlet& g) const noexcept {
   return false;
 }
 
-// Where it waits, when the program has who can tell; without what is the hub's own.
+// Where it waits, when the program has who can tell; without what is the library's own.
 static std::string frames_of(const greenlet& g) {
   const auto* const source = greenlets::detail::frames_source();
   if (!source) return {};
@@ -220,7 +220,8 @@ static std::string frames_of(const greenlet& g) {
   std::string text;
   for (const std::string& line : source->describe(addresses, source->addresses(g, addresses, std::size(addresses)))) {
     if (line.find(" greenlets::hub::detail::complete<") != std::string::npos) break;  // what calls a task's function
-    const bool ours = line.find(" greenlets::hub::detail::") != std::string::npos || line.find("inlined ") == 0;
+    const bool ours = line.find(" greenlets::hub::detail::") != std::string::npos ||
+                      line.find(" greenlets::detail::") != std::string::npos || line.find("inlined ") == 0;
     if (!text.empty() || !ours) text += "\n    " + line;
   }
   return text;
