@@ -273,7 +273,8 @@ TEST_CASE("shutdown from a main greenlet that a descriptor has woken, with other
   CHECK(hub::statistics().turns == 0);
 }
 
-TEST_CASE("shutdown from a main greenlet whose turn comes between two descriptors") {
+// Whether it was so: on a slow machine a turn ends before all that it has are taken.
+static bool shut_down_between_two_descriptors() {
   auto [in, out] = socket_pair();
   hub::event turn;
   bool has_read = false;
@@ -290,10 +291,19 @@ TEST_CASE("shutdown from a main greenlet whose turn comes between two descriptor
     turn.set();
   });
   turn.wait();
-  CHECK_FALSE(has_read);
+  const bool had_read = has_read;
   hub::shutdown();
-  CHECK_FALSE(has_read);
+  CHECK(has_read == had_read);
   CHECK(hub::statistics().turns == 0);
+  return !had_read;
+}
+
+TEST_CASE("shutdown from a main greenlet whose turn comes between two descriptors") {
+  int tries = 0;
+  while (!shut_down_between_two_descriptors() && tries < 100) ++tries;
+#if !defined(T_TSAN) && !defined(T_ASAN)
+  CHECK(tries < 100);
+#endif
 }
 
 TEST_CASE("the hub survives what is thrown into its own greenlet") {
