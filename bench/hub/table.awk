@@ -59,6 +59,8 @@ function label(server) {
   if (server == "greenlet") return "libgreenlet-hub"
   if (server == "greenlet_deadline") return "with deadlines"
   if (server == "state_threads") return "State Threads"
+  if (server == "httpd") return "examples/httpd"
+  if (server == "nginx_uncached") return "nginx, no cache"
   return server == "epoll" ? "epoll alone" : server == "go" ? "Go" : server == "asio" ? "Boost.Asio" : server
 }
 
@@ -70,8 +72,9 @@ function panel(work, title, format, divide, i, longest, m, y, own) {
   printf "<text x=\"%d\" y=\"%d\" font-size=\"13\" font-weight=\"bold\">%s</text>\n", left, top + 12, title >svg
   y = top + 20
   for (i = 1; i <= servers; ++i) {
+    if ((server[i] ~ /^(httpd|nginx)/) != (work == "http")) continue
     m = median("figure", server[i], work)
-    own = server[i] ~ /^greenlet/
+    own = server[i] ~ /^(greenlet|httpd)/
     printf "<text x=\"%d\" y=\"%d\" text-anchor=\"end\"%s>%s</text>", left + 104, y + 11, own ? " font-weight=\"bold\"" : "", label(server[i]) >svg
     if (m != "") {
       printf "<rect x=\"%d\" y=\"%d\" width=\"%.0f\" height=\"13\" rx=\"2\" fill=\"%s\"/>", left + 110, y, 2 + 180 * m / longest, own ? "#2a7f3f" : "#9aa5b1" >svg
@@ -95,6 +98,8 @@ function picture() {
   top = bottom
   left = 16; panel("accept", "1,000 connections accepted a second", "%.1f", 1000)
   left = 384; panel("memory", "KiB of an idle connection", "%.1f", 1)
+  top = bottom
+  left = 16; panel("http", "1,000 files of 612 bytes a second over HTTP", "%.0f", 1000)
   printf "<text x=\"16\" y=\"%d\" font-size=\"10.5\" fill=\"#666\">Medians of make bench-hub; %s%s</text>\n</svg>\n", bottom + 6, machine, (disturbed > closed / 10 ? "; others were at work on it" : "") >svg
   close(svg)
   system("sed -i 's/HEIGHT/" bottom + 16 "/g' '" svg "'")
