@@ -366,7 +366,7 @@ TEST_CASE("who closes may destroy the object as well") {
   sibling.get();
 }
 
-// The reader is resumed at once and closes; the writer is ready, but has not gone on yet.
+// Who goes on first closes it; the other is ready, but has not gone on yet.
 TEST_CASE("one that is ready already, when its descriptor is destroyed, finds it closed") {
   hub_guard guard;
   for (const auto d : {hub::direction::readable, hub::direction::writable}) {

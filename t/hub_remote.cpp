@@ -301,3 +301,35 @@ TEST_CASE("a message from another thread cancels a greenlet") {
   }).join();
   CHECK_THROWS_AS(t.get(), hub::cancelled);
 }
+
+// What is unwound at the beginning of a wait may wait itself; whoever waits there can be found meanwhile.
+TEST_CASE("a greenlet that is dropped on another thread may wait while it is unwound, at a wait of somebody else") {
+  hub_guard guard;
+  unraisables reported;
+  struct waits_at_its_end {
+    int& times;
+    ~waits_at_its_end() {
+      hub::yield();
+      hub::sleep_for(milliseconds(1));
+      ++times;
+    }
+  };
+  int unwound = 0;
+  for (const bool yields : {true, false}) {
+    hub::event told;
+    const auto teller = hub::spawn([&] { told.set(); });
+    greenlet g([&] {
+      const waits_at_its_end at_its_end{unwound};
+      switch_to_parent();
+    });
+    g.switch_to();
+    std::thread([last = std::move(g)]() mutable { last = {}; }).join();
+    if (yields)
+      hub::yield();
+    else
+      CHECK(told.wait(hang_guard()));
+    teller.join();
+    yield_until([&] { return unwound == (yields ? 1 : 2); });
+  }
+  CHECK(reported.seen.empty());
+}

@@ -69,10 +69,6 @@ loop::loop() {
 
 loop::~loop() {
   if (!closed_) close();  // its greenlet could not be started
-  while (waiter* w = pool_) {
-    pool_ = w->next;
-    delete w;
-  }
 }
 
 GREENLET_CATCHES_FORCED_UNWIND void loop::run() {
@@ -119,7 +115,7 @@ bool loop::may_get_messages() const {
 void loop::run_ready() {
   for (waiter* w; (w = waiter::front(ready_)) && has_budget();) {
     --budget_;  // before it runs, and others after it by switches of their own
-    w->unlink();
+    take_first(w);
     resume(w);
   }
 }
@@ -186,10 +182,11 @@ void loop::close() noexcept {
     if (w->what != waiter::kind::wait) release(w);
   }
   // Who waits even now has refused every greenlet_exit; nobody will wake it.
-  for (waiter* w = parked_; w; w = w->next_parked) {
+  pool_.for_each_parked([](waiter* w) {
     w->unlink();  // whoever wakes a list would find it there again and again
     w->why = waiter::end::closed;
-  }
+    return true;
+  });
   uv_walk(
       &uv_,
       [](uv_handle_t* h, void*) {
@@ -240,7 +237,7 @@ GREENLET_CATCHES_FORCED_UNWIND void loop::on_bell(uv_async_t* bell) {
   } catch (abi::__forced_unwind&) {
     throw;
   } catch (...) {
-    // As in resume_soon(). No memory for a greenlet: run() reports it, and the next may have it.
+    // As in run_gathered(). No memory for a greenlet: run() reports it, and the next may have it.
     self.escaped_ = std::current_exception();
     uv_stop(&self.uv_);
   }

@@ -8,12 +8,13 @@
 //
 // Who waits while others are ready makes the first of them go on by itself.
 //
-// Waiters are resumed from poll callbacks directly, because libuv polls up to 48 times 1,024 events
+// Poll callbacks make waiters ready, and each 32nd of them resumes them, because libuv polls up to 48 times 1,024 events
 // before it does anything else. Each time a budget is used up, of greenlets or of time, the ready list and the timers
 // have their turn, in the callback: what is ready and not resumed would be polled again and again meanwhile.
 #ifndef LIB_HUB_LOOP_HPP
 #define LIB_HUB_LOOP_HPP
 
+#include "go.hpp"
 #include "timers.hpp"
 #include "waiter.hpp"
 
@@ -59,12 +60,13 @@ class loop {
   static loop* mine_if_any() noexcept { return this_threads_loop; }
 
   // --- For who waits.
-  // A fresh waiter for the running greenlet. Throws std::bad_alloc.
-  waiter* take() {
-    waiter* const w = pool_;
-    if (!w) return one_more();
-    pool_ = w->next;
-    w->next = nullptr;
+  // A waiter for the running greenlet, which is to park() by it. No user code runs. Throws std::bad_alloc.
+  waiter* begin() {
+    waiter* const w = pool_.take(this);
+    if (__builtin_expect(is_running(last_), 1))
+      w->who.swap(last_);
+    else
+      keep_running(w);
     return w;
   }
   // Switches to who is ready, or the hub, until the waiter is ready, or something is thrown in; then takes the waiter
@@ -76,12 +78,7 @@ class loop {
   // --- For who wakes.
   // Makes a parked waiter ready; one that is ready already stays as it is.
   void make_ready(waiter* w, waiter::end why) noexcept;
-  // For poll callbacks, first: when the turn's budget is used up, those have their turn who do not wait for a
-  // descriptor, and there is a new one. User code runs.
-  void breathe() noexcept {
-    if (__builtin_expect(budget_ == 0 && !escaped_, 0) && !renew_budget()) let_others();
-  }
-  // Resumes it at once when the turn's budget allows; for poll callbacks.
+  // The same for poll callbacks: resumes it before they all have been called, when they are many.
   void resume_soon(waiter* w, waiter::end why) noexcept;
   void start_soon(const greenlet& g);
   void raise_soon(const greenlet& g, std::exception_ptr e);
@@ -102,6 +99,8 @@ class loop {
 
   // Of resumed greenlets. After each slice the time is looked at.
   static constexpr unsigned budget_of_turn = 1024, slice_of_budget = 32;
+  // By poll callbacks before they are resumed: not more than fit in the nearest cache.
+  static constexpr unsigned most_gathered = 32;
   static constexpr unsigned most_rounds = 16;
 
   loop();
@@ -118,15 +117,25 @@ class loop {
   bool has_budget() noexcept { return __builtin_expect(budget_ > 0, 1) || renew_budget(); }
   bool renew_budget() noexcept;
   void run_ready();
+  void run_gathered() noexcept;
+  // The first of the ready list, who goes on now. Who is the next begins to come from memory meanwhile: among many thousands
+  // nothing of him is in a cache.
+  static void take_first(waiter* w) noexcept {
+    if (const waiter* const next = w->next) fetch_stack(next->who);
+    w->unlink();
+    if (w->why == waiter::end::none) w->why = waiter::end::woken;  // it only yielded
+  }
   void resume(waiter* w) {
     if (__builtin_expect(w->what != waiter::kind::wait, 0)) return start_or_throw(w);
     switches_ += 2;
-    if (w->why == waiter::end::none) w->why = waiter::end::woken;  // it only yielded
     w->who.switch_to();
     forget_last();
   }
   void start_or_throw(waiter* w);
   // What has run last has gone elsewhere without waiting here again, or has ended.
+  void unref() noexcept {
+    if (__builtin_expect(--references_ == 0, 0)) delete this;
+  }
   void forget_last() noexcept {
     if (__builtin_expect(!last_.empty(), 0)) last_ = {};
   }
@@ -137,8 +146,11 @@ class loop {
   void close() noexcept;
 
   // wait.cpp
-  waiter* one_more();
+  static void keep_running(waiter* w) noexcept;
+  bool may_wait();
+  void give_deadline(waiter* w, clock::time_point when);
   void enroll(waiter* w) noexcept;
+  static waiter::end leave(waiter* w, waiter::end why) noexcept;
   const greenlet& next_to(const waiter* w) noexcept;
   void release(waiter* w) noexcept;
   void release_here(waiter* w) noexcept;
@@ -165,13 +177,13 @@ class loop {
   greenlet last_;
   timers timers_;
   clock::time_point timer_at_ = clock::time_point::max();  // what timer_ is set to
-  waiter* parked_ = nullptr;
-  waiter* pool_ = nullptr;
+  waiter_pool pool_;
   std::size_t waiting_ = 0;
   std::size_t external_ = 0;  // of those, who may be woken from outside the thread
   std::size_t unwinding_ = 0;  // of those, who wait in a destructor
   wait_list unwound_;          // shutdown(), until there are none of these
   unsigned budget_ = 0, slices_ = 0;
+  unsigned gather_ = most_gathered;  // so many more before they are resumed
   std::exception_ptr escaped_;  // an exception on its way round libuv's frames
   std::uint64_t switches_ = 0, turns_ = 0;
 };
@@ -182,9 +194,7 @@ class loop_ref {
   explicit loop_ref(loop& l) noexcept : loop_(&l) { ++l.references_; }
   loop_ref(const loop_ref& other) noexcept : loop_ref(*other.loop_) {}
   loop_ref& operator=(const loop_ref&) = delete;
-  ~loop_ref() {
-    if (--loop_->references_ == 0) delete loop_;
-  }
+  ~loop_ref() { loop_->unref(); }
   loop* operator->() const noexcept { return loop_; }
   loop& operator*() const noexcept { return *loop_; }
 

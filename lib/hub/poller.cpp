@@ -30,15 +30,19 @@ void poller::watch(int mask) {
   armed = static_cast<std::uint8_t>(mask);
 }
 
+// Apart, for it has what needs room on the stack of every wait.
+static __attribute__((noinline, cold)) void throw_already_waiting(const poller& p, direction d, const waiter& other) {
+  throw error(errc::already_waiting, d == direction::readable ? "another greenlet already waits to read"
+                                                              : "another greenlet already waits to write",
+              "  descriptor " + std::to_string(p.fd) + ", greenlet " + std::to_string(other.who.id()));
+}
+
 waiter::end poller::wait(direction d, deadline until) {
   waiter*& place = d == direction::readable ? reader : writer;
-  if (place)
-    throw error(errc::already_waiting, d == direction::readable ? "another greenlet already waits to read"
-                                                                : "another greenlet already waits to write",
-                "  descriptor " + std::to_string(fd) + ", greenlet " + std::to_string(place->who.id()));
+  if (place) throw_already_waiting(*this, d, *place);
   if (home->closed()) return waiter::end::closed;
   watch(armed | (d == direction::readable ? UV_READABLE : UV_WRITABLE));
-  waiter* w = home->take();
+  waiter* w = home->begin();
   place = w;
   w->slot = &place;
   w->external = true;
@@ -47,8 +51,6 @@ waiter::end poller::wait(direction d, deadline until) {
 
 void poller::on_event(uv_poll_t* handle, int status, int events) {
   poller& p = *reinterpret_cast<poller*>(handle);  // its first member
-  p.home->breathe();  // p lives until its close callback, which does not come in here; its waiters may go, its owner close it
-  if (uv_is_closing(reinterpret_cast<uv_handle_t*>(handle))) return;
   p.drained = false;
   if (status < 0) {
     // libuv has stopped the handle. What happened, the next read or write will tell.
@@ -62,8 +64,8 @@ void poller::on_event(uv_poll_t* handle, int status, int events) {
   if (events & UV_WRITABLE && !writes) unwanted |= UV_WRITABLE;
   if (unwanted & p.armed) p.watch(p.armed & ~unwanted);
   loop& l = *p.home;
-  if (reads && writes) l.make_ready(writes, waiter::end::woken);
-  if (reads || writes) l.resume_soon(reads ? reads : writes, waiter::end::woken);
+  if (reads && writes) l.make_ready(reads, waiter::end::woken);
+  if (reads || writes) l.resume_soon(writes ? writes : reads, waiter::end::woken);
 }
 
 int poller::release() noexcept {

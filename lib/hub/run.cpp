@@ -59,7 +59,7 @@ cancelled::~cancelled() = default;
 
 void yield() {
   detail::loop& l = detail::loop::mine();
-  detail::waiter* w = l.take();
+  detail::waiter* w = l.begin();
   detail::waiter::push_back(l.ready(), w);
   l.park(w, {});
 }
@@ -67,7 +67,7 @@ void yield() {
 void sleep_until(clock::time_point when) {
   if (when <= clock::now()) return yield();
   detail::loop& l = detail::loop::mine();
-  l.park(l.take(), when);
+  l.park(l.begin(), when);
 }
 
 void cancel(const greenlet& g, std::exception_ptr e) {

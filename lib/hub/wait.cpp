@@ -10,17 +10,16 @@
 
 namespace greenlets::hub::detail {
 
-waiter* loop::one_more() {
-  auto* const w = new waiter;
-  w->home = this;
-  return w;
+void waiter_pool::add_block(loop* home) {
+  blocks_ = new block{blocks_, {}};
+  for (waiter& w : blocks_->all) {
+    w.home = home;
+    give(&w);
+  }
 }
 
 inline void loop::enroll(waiter* w) noexcept {
-  w->previous_parked = nullptr;
-  w->next_parked = parked_;
-  if (parked_) parked_->previous_parked = w;
-  parked_ = w;
+  w->parked = true;
   ++waiting_;
   if (w->timed) w->external = true;
   if (w->external) ++external_;
@@ -29,14 +28,11 @@ inline void loop::enroll(waiter* w) noexcept {
 }
 
 // Takes the waiter out of everything, whatever of it has been done.
-inline void loop::release_here(waiter* w) noexcept {
+__attribute__((noinline)) void loop::release(waiter* w) noexcept {
   w->unlink();
   timers_.remove(w);
   if (w->slot) *std::exchange(w->slot, nullptr) = nullptr;
-  if (w->previous_parked || w->next_parked || parked_ == w) {
-    (w->previous_parked ? w->previous_parked->next_parked : parked_) = w->next_parked;
-    if (w->next_parked) w->next_parked->previous_parked = w->previous_parked;
-    w->previous_parked = w->next_parked = nullptr;
+  if (w->parked) {
     --waiting_;
     if (w->external) --external_;
     if (w->unwinding && --unwinding_ == 0) unwound_.wake_one();
@@ -44,41 +40,75 @@ inline void loop::release_here(waiter* w) noexcept {
     --external_;
   }
   w->why = waiter::end::none;
-  w->told = w->external = w->unwinding = false;
+  w->told = w->external = w->unwinding = w->parked = false;
   if (w->thrown) w->thrown = nullptr;
   greenlet last = std::move(w->who);
   if (w->what == waiter::kind::wait && !closed_) last.swap(last_);
   w->what = waiter::kind::wait;
-  w->next = pool_;
-  pool_ = w;
+  pool_.give(w);
 }
 
-void loop::release(waiter* w) noexcept { release_here(w); }
+// The same for one that was made ready and has nothing more to be taken out of, without a call.
+GREENLET_ALWAYS_INLINE void loop::release_here(waiter* w) noexcept {
+  if (__builtin_expect(!w->parked || w->in || w->timed || w->unwinding || !last_.empty() || closed_, 0)) return release(w);
+  if (w->slot) *std::exchange(w->slot, nullptr) = nullptr;
+  --waiting_;
+  if (w->external) --external_;
+  w->why = waiter::end::none;
+  w->told = w->external = w->parked = false;
+  last_.swap(w->who);
+  pool_.give(w);
+}
 
+GREENLET_ALWAYS_INLINE waiter::end loop::leave(waiter* w, waiter::end why) noexcept {
+  loop& home = *w->home;
+  home.release_here(w);
+  home.unref();
+  return why;
+}
+
+__attribute__((noinline)) void loop::keep_running(waiter* w) noexcept {
+  w->who = greenlets::detail::hot_thread_v1->current.load(std::memory_order_relaxed)->self;
+}
+
+// Whether the running greenlet can wait here, after what is due before a switch: user code, which may end this hub.
+__attribute__((noinline)) bool loop::may_wait() {
+  if (current() == runner_) throw error(errc::not_running, "a function that the hub itself calls cannot wait");
+  return !closed_;
+}
+
+__attribute__((noinline)) void loop::give_deadline(waiter* w, clock::time_point when) {
+  w->when = when;
+  timers_.add(w);
+  arm_timer();
+}
+
+// What it needs when it goes on is in few lines of a cache, for by then they are in none: of its stack, little more than
+// the registers of who called it.
 waiter::end loop::park(waiter* w, deadline until) {
-  const loop_ref keep(*this);
-  struct releaser {
-    loop& l;
-    waiter* w;
-    ~releaser() { l.release_here(w); }
-  } at_any_exit{*this, w};
-  const greenlet& self = current();  // user code, which may end this hub
-  if (closed_) return waiter::end::closed;
-  if (self == runner_) throw error(errc::not_running, "a function that the hub itself calls cannot wait");
-  if (last_ == self)
-    w->who = std::move(last_);
-  else
-    w->who = self;
-  if (!until.never()) {
-    w->when = until.at();
-    timers_.add(w);
-    arm_timer();
+  ++references_;
+  waiter::end why = waiter::end::closed;
+  try {
+    const bool plain = greenlets::detail::hot_thread_v1->attention.load(std::memory_order_relaxed) == 0;
+    if (__builtin_expect(!plain || closed_ || w->who == runner_, 0) && !may_wait()) return leave(w, why);
+    if (!until.never()) give_deadline(w, until.at());
+    enroll(w);
+    // A greenlet that waits may be switched to by somebody who does not know. It waits on.
+    while ((why = w->why) == waiter::end::none) go_to(w->home->next_to(w));
+  } catch (...) {
+    leave(w, why);
+    throw;
   }
-  enroll(w);
-  // A greenlet that waits may be switched to by somebody who does not know. It waits on.
-  while (w->why == waiter::end::none) next_to(w).switch_to();
-  return w->why;
+  return leave(w, why);
 }
+
+void go_slowly(const greenlet& target) { target.switch_to(); }
+
+#ifdef GREENLET_INLINE_SWITCH
+void drop(greenlets::detail::machine::cargo c, greenlets::detail::machine::context* self) {
+  const value dropped = greenlets::detail::landed(c, reinterpret_cast<greenlets::detail::body*>(self));
+}
+#endif
 
 // Who goes on when `w` waits: the first that is ready, by this one switch, when all that the hub would do is to make
 // another. It does what else there is, and has its turn when the budget is used up.
@@ -86,9 +116,8 @@ inline const greenlet& loop::next_to(const waiter* w) noexcept {
   waiter* const next = waiter::front(ready_);
   if (!next || next == w || next->what != waiter::kind::wait || escaped_ || !has_budget()) return runner_;
   --budget_;
-  next->unlink();
+  take_first(next);
   ++switches_;
-  if (next->why == waiter::end::none) next->why = waiter::end::woken;  // it only yielded
   return next->who;
 }
 
@@ -115,21 +144,28 @@ void loop::let_others() noexcept {
   try {
     run_ready();
   } catch (...) {
-    // As in resume_soon().
+    // As in run_gathered().
     escaped_ = std::current_exception();
     uv_stop(&uv_);
   }
   begin_budget();  // it may have taken as many as the descriptors had
 }
 
+// Not at once: several together are a chain of switches from one to the next, each of which knows who comes after it.
 void loop::resume_soon(waiter* w, waiter::end why) noexcept {
-  if (budget_ == 0 || escaped_) return make_ready(w, why);
   if (w->why != waiter::end::none) return;
-  --budget_;
-  w->why = why;
-  w->unlink();
+  make_ready(w, why);
+  fetch_record(w->who);
+  if (--gather_ == 0) run_gathered();
+}
+
+// In a poll callback.
+void loop::run_gathered() noexcept {
+  gather_ = most_gathered;
+  if (escaped_) return;
+  if (!has_budget()) return let_others();
   try {
-    resume(w);
+    run_ready();
   } catch (...) {
     // Round libuv's frames, not through them: run() throws it again. A forced unwind never comes
     // here from a greenlet (it goes on in the main one).
@@ -139,14 +175,14 @@ void loop::resume_soon(waiter* w, waiter::end why) noexcept {
 }
 
 void loop::start_soon(const greenlet& g) {
-  waiter* w = take();
+  waiter* w = pool_.take(this);
   w->what = waiter::kind::start;
   w->who = g;
   waiter::push_back(ready_, w);
 }
 
 void loop::raise_soon(const greenlet& g, std::exception_ptr e) {
-  waiter* w = take();
+  waiter* w = pool_.take(this);
   w->what = waiter::kind::raise;
   w->who = g;
   w->thrown = std::move(e);
@@ -157,7 +193,7 @@ void loop::raise_soon(const greenlet& g, std::exception_ptr e) {
 }
 
 waiter* loop::raise_at(const greenlet& g, std::exception_ptr e, clock::time_point when, waiter** slot) {
-  waiter* const w = take();
+  waiter* const w = pool_.take(this);
   w->when = when;
   try {
     timers_.add(w);
@@ -206,10 +242,9 @@ void loop::on_timer(uv_timer_t* timer) {
 }
 
 bool loop::is_unwinding(const greenlet& g) const noexcept {
-  if (unwinding_ > 0)
-    for (const waiter* w = parked_; w; w = w->next_parked)
-      if (w->unwinding && w->who == g) return true;
-  return false;
+  bool found = false;
+  if (unwinding_ > 0) pool_.for_each_parked([&](const waiter* w) { return !(found = w->unwinding && w->who == g); });
+  return found;
 }
 
 // Where it waits, when the program has who can tell; without what is the library's own.
@@ -231,12 +266,13 @@ std::string loop::who_waits() const {
   constexpr int most_named = 20;
   std::string text;
   int named = 0;
-  for (const waiter* w = parked_; w && named < most_named; w = w->next_parked, ++named) {
+  pool_.for_each_parked([&](const waiter* w) {
     text += "\n  greenlet " + std::to_string(w->who.id());
     if (const std::string name = w->who.name(); !name.empty()) text += " \"" + name + "\"";
     if (w->who.is_main()) text += " (main)";
     text += " waits for another greenlet" + frames_of(w->who);
-  }
+    return ++named < most_named;
+  });
   if (waiting_ > most_named) text += "\n  and " + std::to_string(waiting_ - most_named) + " more";
   if (waiting_ == 0) text = "\n  nobody waits here: the main greenlet has left to one that ended or waits elsewhere";
   return text;
@@ -252,11 +288,13 @@ void loop::shut_down() {
         w->what = waiter::kind::raise;
         w->thrown = exit;
       }
-    for (waiter* w = parked_; w; w = w->next_parked)
+    pool_.for_each_parked([&](waiter* w) {
       if (!w->told) {
         raise_soon(w->who, exit);  // when there is no memory for it, the next shutdown() tries again
         w->told = true;
       }
+      return true;
+    });
     yield();  // the ready list is first come, first served: when we go on, they have had their turn
     try {
       while (unwinding_ > 0) unwound_.wait();
@@ -273,7 +311,7 @@ wait_list::~wait_list() {
 
 bool wait_list::wait(deadline until, bool external) {
   loop& l = loop::mine();
-  waiter* w = l.take();
+  waiter* w = l.begin();
   w->external = external;
   waiter::push_back(*this, w);
   return l.park(w, until) == waiter::end::woken;

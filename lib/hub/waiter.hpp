@@ -15,7 +15,7 @@ namespace greenlets::hub::detail {
 
 class loop;
 
-// Its first line of a cache is what waiting for a descriptor and going on touches.
+// Its first line of a cache is all that a wait without a deadline touches.
 struct alignas(64) waiter {
   enum class kind : std::uint8_t { wait, start, raise };  // resume a wait; start a greenlet; throw into one
   enum class end : std::uint8_t { none, woken, timeout, closed };
@@ -26,6 +26,7 @@ struct alignas(64) waiter {
   bool external = false;   // what it waits for may come from outside the thread
   bool unwinding = false;  // waits in a destructor, out of which nothing may be thrown
   bool timed = false;      // is in the loop's heap
+  bool parked = false;     // somebody waits by it just now (kind::wait only)
   greenlet who;            // kept for as long as it waits
   waiter** slot = nullptr; // the reader's or writer's place in a poller
 
@@ -34,14 +35,10 @@ struct alignas(64) waiter {
   waiter* previous = nullptr;
   wait_list* in = nullptr;
 
-  // Among the loop's parked waiters (kind::wait only).
-  waiter* next_parked = nullptr;
-  waiter* previous_parked = nullptr;
-
   loop* home = nullptr;
   std::exception_ptr thrown;  // raise only
   clock::time_point when;  // when it is timed
-  std::size_t timer;       // and its place in the loop's heap
+  std::size_t timer = 0;   // and its place in the loop's heap
 
   // wait_list's insides are for us alone.
   static void push_back(wait_list& l, waiter* w) noexcept {
@@ -66,6 +63,56 @@ struct alignas(64) waiter {
     in = nullptr;
     next = previous = nullptr;
   }
+};
+
+#ifdef __LP64__
+static_assert(sizeof(waiter) == 128);
+#endif
+
+// A loop's waiters, in blocks that stay until the loop goes: so that all who wait are found without a list of them, whose
+// neighbours every wait would have to touch.
+class waiter_pool {
+ public:
+  waiter_pool() noexcept = default;
+  waiter_pool(const waiter_pool&) = delete;
+  waiter_pool& operator=(const waiter_pool&) = delete;
+  ~waiter_pool() {
+    while (block* const b = blocks_) {
+      blocks_ = b->next;
+      delete b;
+    }
+  }
+
+  // Throws std::bad_alloc.
+  waiter* take(loop* home) {
+    if (__builtin_expect(!free_, 0)) add_block(home);
+    waiter* const w = free_;
+    free_ = w->next;
+    w->next = nullptr;
+    return w;
+  }
+  void give(waiter* w) noexcept {
+    w->next = free_;
+    free_ = w;
+  }
+  // Calls f(waiter*) for everyone that somebody waits by, until it returns false. None may be added meanwhile.
+  template <class F>
+  void for_each_parked(F&& f) const {
+    for (block* b = blocks_; b; b = b->next)
+      for (waiter& w : b->all)
+        if (w.parked && !f(&w)) return;
+  }
+
+ private:
+  struct block {
+    block* next;
+    waiter all[31];
+  };
+
+  void add_block(loop* home);
+
+  block* blocks_ = nullptr;
+  waiter* free_ = nullptr;
 };
 
 }  // namespace greenlets::hub::detail
