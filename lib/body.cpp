@@ -2,8 +2,10 @@
 // The life of a body: made, counted, and buried when nothing refers to it.
 #include "body.hpp"
 
+#include "cells.hpp"
 #include "census.hpp"
 #include "collector.hpp"
+#include "creation.hpp"
 #include "own.hpp"
 #include "thread.hpp"
 
@@ -35,13 +37,13 @@ body::~body() {
   access::refer(self, nullptr);  // it was not counted, so it must not drop
 }
 
-void* body::operator new(std::size_t size) { return collects ? the_collector->allocate_body() : ::operator new(size); }
+void* body::operator new(std::size_t) { return collects ? the_collector->allocate_body() : take_cell(); }
 
 void body::operator delete(void* memory) noexcept {
   if (collects)
     the_collector->free_body(memory);
   else
-    ::operator delete(memory);
+    give_cell(memory);
 }
 
 void spare_bodies::trim() noexcept {
@@ -60,7 +62,9 @@ static inline body* fill(thread_record& t, body* made, std::uint64_t id, closure
 static body* new_body(thread_record& t, closure&& run, body* parent) {
   body* const made = t.spare.has() ? t.spare.pop() : new body(false);
   ref(parent);
-  return fill(t, made, t.ids.next(), std::move(run), parent);
+  fill(t, made, t.ids.next(), std::move(run), parent);
+  if (__builtin_expect(records_creation.load(std::memory_order_relaxed), 0)) note_creation(made);
+  return made;
 }
 
 static body* parent_or_running(thread_record& t, const greenlet* parent) noexcept {

@@ -37,6 +37,7 @@ struct access {
 namespace detail {
 
 struct context_map;
+struct creation;
 struct local_table;
 struct thread_record;
 struct c_record;
@@ -84,6 +85,7 @@ struct body_course {
   void (*delete_user_data)(void*) = nullptr;
   context_map* variables = nullptr;  // its context; counted. Null until the first is set
   local_table* locals = nullptr;     // its values of locals; null until the first is made
+  creation* created = nullptr;       // when and where it was made; null when that is not recorded
   c_record* c = nullptr;             // of the C interface, made at its first error here; used while it runs
 };
 

@@ -15,7 +15,7 @@ namespace greenlets::detail {
 // Installed once. Functions that say nothing else may be called on any thread.
 struct collector {
   // The two libraries look into each other's records, so they must be of one build.
-  static constexpr std::size_t version = 2 + 16 * sizeof(body);
+  static constexpr std::size_t version = 3 + 16 * sizeof(body);
   // Of slabs: so that the one that an address lies in is found by its higher bits.
   static constexpr std::size_t alignment = 64 * 1024;
   // libgc's allocator clears some 26 KiB below its caller's frame.

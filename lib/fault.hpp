@@ -10,6 +10,7 @@
 #ifdef GREENLET_FAULTS
 
 #include <cerrno>
+#include <new>
 #include <system_error>
 
 namespace greenlets::detail::fault {
@@ -19,6 +20,7 @@ enum class call : unsigned char {
   mprotect,
   madvise,
   install_guard,
+  body_memory,   // refused as by operator new
   pthread_key_create,
   pthread_atfork,
   pthread_setspecific,
@@ -43,6 +45,10 @@ inline void may_throw(call c, const char* name) {
   if (const int code = of(c)) throw std::system_error(code, std::system_category(), name);
 }
 
+inline void may_lack(call c) {
+  if (of(c) != 0) throw std::bad_alloc();
+}
+
 }  // namespace greenlets::detail::fault
 
 // Whether it has to be asked before every switch.
@@ -52,12 +58,15 @@ inline void may_throw(call c, const char* name) {
   (::greenlets::detail::fault::refused(::greenlets::detail::fault::call::CALL) ? (FAILED) : CALL(__VA_ARGS__))
 // Throws std::system_error, which names it, when the switch is to fail.
 #define GREENLET_MAY_REFUSE(CALL) ::greenlets::detail::fault::may_throw(::greenlets::detail::fault::call::CALL, #CALL)
+// Throws std::bad_alloc when there is to be none.
+#define GREENLET_MAY_LACK(WHAT) ::greenlets::detail::fault::may_lack(::greenlets::detail::fault::call::WHAT)
 
 #else
 
 #define GREENLET_REFUSES_SWITCHES false
 #define GREENLET_MAY_FAIL(CALL, FAILED, ...) CALL(__VA_ARGS__)
 #define GREENLET_MAY_REFUSE(CALL) static_cast<void>(0)
+#define GREENLET_MAY_LACK(WHAT) static_cast<void>(0)
 
 #endif
 

@@ -25,11 +25,13 @@ void before() {
   lock_lineage();
   body_lock::lock_all();
   context_lock::lock_all();
+  lock_cells();
   sanitizer::lock_for_fork();
 }
 
 void unlock() noexcept {
   sanitizer::unlock_after_fork();
+  unlock_cells();
   context_lock::unlock_all();
   body_lock::unlock_all();
   unlock_lineage();

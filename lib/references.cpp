@@ -18,7 +18,9 @@
 #include "own.hpp"
 #include "thread.hpp"
 
+#include <cstdlib>
 #include <mutex>
+#include <utility>
 
 namespace greenlets::detail {
 namespace {
@@ -130,6 +132,7 @@ __attribute__((noinline)) void strip(body* b) noexcept {
   if (b->delete_user_data) b->delete_user_data(b->user_data.load(std::memory_order_relaxed));
   b->delete_user_data = nullptr;
   b->name.reset();
+  std::free(std::exchange(b->created, nullptr));
   if (b->main) census.main_greenlets.fetch_sub(1, std::memory_order_relaxed);
 }
 
@@ -148,7 +151,7 @@ void check_not_worn(const body* b) noexcept {
   if (!is_empty(b->exceptions) || b->here != 1 || b->orphan || b->beginning || b->last_is_queued || b->abandoned ||
       b->own_fp_env || b->kills || b->memory || b->previous_active || b->next_active || b->next_dropped ||
       b->previous_dropped || b->lineage_of || b->lineage_at || b->stack_size != default_stack_size || b->told ||
-      b->delete_user_data || b->variables || b->locals || b->c || b->weak != 1 || b->run || b->run.callable.has_value() ||
+      b->delete_user_data || b->variables || b->locals || b->created || b->c || b->weak != 1 || b->run || b->run.callable.has_value() ||
       b->held || b->special || b->user_data || b->name)
     impossible("a greenlet was worn, and nobody has said so");
 }

@@ -41,6 +41,9 @@ extern "C" void __sanitizer_syscall_pre_impl_close(long fd);
 #ifdef HAVE_VALGRIND_VALGRIND_H
 #include <valgrind/valgrind.h>
 #endif
+#ifdef HAVE_VALGRIND_MEMCHECK_H
+#include <valgrind/memcheck.h>
+#endif
 
 namespace greenlets::detail::sanitizer {
 
@@ -88,6 +91,24 @@ inline void remove_root(const void* low, std::size_t size) noexcept {
 inline void refers([[maybe_unused]] const void* low, [[maybe_unused]] std::size_t size) noexcept {
 #ifdef GREENLET_ASAN
   add_root(low, size);
+#endif
+}
+
+// Memory that nobody may touch from now on, and that somebody may.
+inline void hide([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
+#ifdef GREENLET_ASAN
+  ASAN_POISON_MEMORY_REGION(memory, bytes);
+#endif
+#ifdef HAVE_VALGRIND_MEMCHECK_H
+  VALGRIND_MAKE_MEM_NOACCESS(memory, bytes);
+#endif
+}
+inline void show([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
+#ifdef GREENLET_ASAN
+  ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+#endif
+#ifdef HAVE_VALGRIND_MEMCHECK_H
+  VALGRIND_MAKE_MEM_DEFINED(memory, bytes);  // a link lies there
 #endif
 }
 

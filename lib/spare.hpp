@@ -21,13 +21,17 @@ class id_source {
     if (!has()) take_block();
     return pop();
   }
+  // Has the next one be taken where it is seen whether creations are recorded.
+  void look_again() noexcept { end_ = next_; }
 
  private:
+  // Of a thread's own; while creations are recorded one by one, so that each is made the slow way.
   void take_block() noexcept;
 
   static constexpr std::uint64_t block = 256;
   std::uint64_t next_ = 0;
   std::uint64_t end_ = 0;
+  std::uint64_t end_of_block_ = 0;
 };
 
 // Bodies that wait to be used again, each as new but for its number.

@@ -2,8 +2,10 @@
 // A thread's record: made at its first use of the library, counted, described.
 #include "thread.hpp"
 
+#include "anchor.hpp"
 #include "census.hpp"
 #include "collector.hpp"
+#include "creation.hpp"
 #include "fault.hpp"
 #include "overflow.hpp"
 #include "threads.hpp"
@@ -61,8 +63,6 @@ void set_record(thread_record* t) noexcept {
   if (collects) the_collector->uses(t);
 }
 
-thread_record* first = nullptr;  // of the list of all records
-
 }  // namespace
 
 __thread thread_record* record = nullptr;
@@ -96,19 +96,22 @@ __thread hot_thread* hot_thread_v1 = &no_record;
 
 std::mutex threads_lock;
 
-thread_record* first_thread() noexcept { return first; }
+thread_record* first_thread() noexcept { return greenlet_anchor_v1.threads.load(std::memory_order_relaxed); }
 
 void enlist(thread_record& t) noexcept {
   const std::lock_guard lock(threads_lock);
-  t.next_thread = first;
-  if (first) first->previous_thread = &t;
-  first = &t;
+  t.next_thread = first_thread();
+  if (t.next_thread) t.next_thread->previous_thread = &t;
+  greenlet_anchor_v1.threads.store(&t, std::memory_order_release);
 }
 
 void forget(thread_record& t) noexcept {
   const std::lock_guard lock(threads_lock);
-  if (!t.previous_thread && first != &t) return;  // its first use failed
-  (t.previous_thread ? t.previous_thread->next_thread : first) = t.next_thread;
+  if (!t.previous_thread && first_thread() != &t) return;  // its first use failed
+  if (t.previous_thread)
+    t.previous_thread->next_thread = t.next_thread;
+  else
+    greenlet_anchor_v1.threads.store(t.next_thread, std::memory_order_release);
   if (t.next_thread) t.next_thread->previous_thread = t.previous_thread;
   t.previous_thread = t.next_thread = nullptr;
   census.greenlets.fetch_add(t.greenlets.load(std::memory_order_relaxed), std::memory_order_relaxed);
@@ -126,6 +129,7 @@ void end_record(thread_record& t) noexcept {
     set_record(nullptr);
     pthread_setspecific(exit_key(), nullptr);
     t.spare.trim();
+    t.cells.trim();
   }
   t.references.fetch_add(t.own_references - thread_record::while_it_runs, std::memory_order_acq_rel);
   census.threads.fetch_sub(1, std::memory_order_relaxed);
@@ -139,8 +143,11 @@ thread_record*& surviving_record() noexcept { return survivors_record; }
 
 void id_source::take_block() noexcept {
   static std::atomic<std::uint64_t> blocks{0};
-  next_ = blocks.fetch_add(1, std::memory_order_relaxed) * block + 1;
-  end_ = next_ + block;
+  if (next_ == end_of_block_) {
+    next_ = blocks.fetch_add(1, std::memory_order_relaxed) * block + 1;
+    end_of_block_ = next_ + block;
+  }
+  end_ = records_creation.load(std::memory_order_relaxed) ? next_ + 1 : end_of_block_;
 }
 
 thread_record::thread_record()
@@ -212,6 +219,7 @@ void trim_stacks() noexcept {
   if (detail::thread_record* t = detail::this_thread_if_any()) {
     t->pool.trim();
     t->spare.trim();
+    t->cells.trim();
   }
 }
 

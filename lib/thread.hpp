@@ -8,6 +8,7 @@
 #define LIB_THREAD_HPP
 
 #include "body.hpp"
+#include "cells.hpp"
 #include "dropped.hpp"
 #include "fault.hpp"
 #include "impossible.hpp"
@@ -103,6 +104,7 @@ struct thread_record : hot_thread {
   std::ptrdiff_t own_references = 0;
   std::atomic<std::ptrdiff_t> greenlets{0};  // made by the thread, less those that it has freed
   id_source ids;
+  cell_cache cells;
   spare_bodies spare;
   pid_t tid;
   std::string name;
@@ -111,6 +113,7 @@ struct thread_record : hot_thread {
   // The list of all records of threads that have not ended; see threads.hpp.
   thread_record* previous_thread = nullptr;
   thread_record* next_thread = nullptr;
+  std::atomic<void*> hub{nullptr};  // its loop, for who reads records (anchor.hpp)
 
   thread_record();
   ~thread_record();

@@ -133,7 +133,7 @@ bool documented(const plan& p, const std::exception_ptr& e) {
   try {
     std::rethrow_exception(e);
   } catch (const std::bad_alloc&) {
-    return p.what == kind::allocation;
+    return p.what == kind::allocation || p.what == kind::body_memory;
   } catch (const greenlets::error& x) {
     return p.what == kind::mprotect && p.code == ENOMEM && x.code() == greenlets::errc::stack_limit;
   } catch (const std::system_error& x) {
@@ -156,7 +156,8 @@ bool documented(const plan& p, const std::exception_ptr& e) {
 }
 
 std::string text(const char* name, const plan& p, std::size_t n) {
-  static const char* const names[] = {"mmap",         "mprotect", "madvise", "install_guard", "pthread_key_create", "pthread_atfork",
+  static const char* const names[] = {"mmap",         "mprotect", "madvise", "install_guard", "body_memory",
+                                      "pthread_key_create", "pthread_atfork",
                                       "pthread_setspecific", "sigaltstack", "sigaction", "first_switch", "next_switch", "getcontext", "swapcontext",        "allocation",
                                       "descriptor"};
   const std::string call = std::string(name) + ": " + names[static_cast<int>(p.what)];
@@ -168,6 +169,7 @@ std::string text(const char* name, const plan& p, std::size_t n) {
 const std::vector<plan>& plans() {
   static const std::vector<plan> all{
       {kind::allocation, ENOMEM},       {kind::allocation, ENOMEM, true},
+      {kind::body_memory, ENOMEM},      {kind::body_memory, ENOMEM, true},
       {kind::mmap, ENOMEM},             {kind::mmap, ENOMEM, true},
       {kind::mprotect, ENOMEM},         {kind::mprotect, EACCES},
       {kind::madvise, EINVAL, true},    {kind::install_guard, EINVAL, true},

@@ -24,6 +24,7 @@ enum class kind : unsigned char {
   mprotect,
   madvise,
   install_guard,
+  body_memory,
   pthread_key_create,
   pthread_atfork,
   pthread_setspecific,

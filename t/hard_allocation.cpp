@@ -6,9 +6,12 @@
 #include "testing.hpp"
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <new>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -426,7 +429,19 @@ TEST_CASE("B25: a thread's exit looks at nothing but its own greenlets, however 
       if (i % 100 == 0) others.back().switch_to();
     }
     from_arena = false;
-    if (the_arena.used < 20000 * sizeof(void*)) _exit(21);
+    // Their records, but for the pages that they share with this thread's, and with those that are made next.
+    const auto page_of_record = [page](const greenlet& g) {
+      std::uintptr_t record;
+      std::memcpy(&record, static_cast<const void*>(&g), sizeof record);
+      return record / static_cast<std::uintptr_t>(page);
+    };
+    std::set<std::uintptr_t> pages;
+    for (const greenlet& g : others) pages.insert(page_of_record(g));
+    std::vector<greenlet> between(1000);
+    for (greenlet& g : between) g = greenlet([] {});
+    for (const greenlet& g : between) pages.erase(page_of_record(g));
+    pages.erase(page_of_record(current()));
+    if (pages.size() < 1000) _exit(21);
 
     std::atomic<bool> hidden{false}, ready{false};
     bool unwound = false;
@@ -447,6 +462,9 @@ TEST_CASE("B25: a thread's exit looks at nothing but its own greenlets, however 
     while (!ready) std::this_thread::yield();
     // Whoever looks there dies.
     if (mprotect(mapping, arena::size, PROT_NONE) != 0) _exit(22);
+    for (const std::uintptr_t p : pages)
+      if (mprotect(reinterpret_cast<void*>(p * static_cast<std::uintptr_t>(page)), static_cast<std::size_t>(page), PROT_NONE) != 0)
+        _exit(25);
     for (void* p : stack_pages)
       if (mprotect(p, static_cast<std::size_t>(page), PROT_NONE) != 0) _exit(23);
     hidden = true;

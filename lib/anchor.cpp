@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// The anchor of this build.
+#include "anchor.hpp"
+
+#include "cells.hpp"
+#include "creation.hpp"
+#include "thread.hpp"
+
+#include <greenlet/version.hpp>
+
+#include <cstddef>
+#include <string>
+
+// What it is for; and GCC and Clang give the right answer for what has bases, too.
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+
+namespace greenlets::detail {
+namespace {
+
+// A std::shared_ptr begins with the pointer, an atomic is its value, and a std::string as the Itanium C++ ABI's
+// implementation has it; all of this is read back by t/snapshot.cpp.
+constexpr string_layout strings() {
+#if _GLIBCXX_USE_CXX11_ABI
+  return {0, sizeof(void*)};
+#else
+  return {no_offset, no_offset};
+#endif
+}
+
+constexpr registers_kind kind_of_registers() {
+#if defined(__x86_64__) && defined(__LP64__)
+  return registers_kind::x86_64;
+#elif defined(__aarch64__) && defined(__LP64__)
+  return registers_kind::aarch64;
+#else
+  return registers_kind::none;
+#endif
+}
+
+}  // namespace
+
+void set_hub(void* loop, const hub_layout& layout) noexcept {
+  [[maybe_unused]] static const bool told = (greenlet_anchor_v1.hub = layout, true);
+  if (thread_record* const t = this_thread_if_any()) t->hub.store(loop, std::memory_order_release);
+}
+
+void set_registry(const registry_layout& layout) noexcept { greenlet_anchor_v1.entries = layout; }
+void set_registry_chunk(void* first) noexcept { greenlet_anchor_v1.registry.store(first, std::memory_order_release); }
+
+}  // namespace greenlets::detail
+
+extern "C" {
+
+using namespace greenlets::detail;
+
+// By constants only: there before anything runs.
+anchor greenlet_anchor_v1 = {
+    "greenlet anchor",
+    1,
+    sizeof(anchor),
+    sizeof(void*),
+    kind_of_registers(),
+    GREENLET_VERSION_STRING,
+    {nullptr},
+    {nullptr},
+    {nullptr},
+    {
+        sizeof(body),
+        offsetof(body, id),
+        offsetof(body, state),
+        offsetof(body, main),
+        offsetof(body, owner),
+        offsetof(body, parent),
+        offsetof(body, shared),
+        offsetof(body, where.sp),
+        offsetof(body, where.fp),
+        offsetof(body, where.pc),
+        offsetof(body, where.base),
+        offsetof(body, memory),
+        offsetof(body, stack_size),
+        offsetof(body, name),
+        offsetof(body, created),
+        no_offset,
+    },
+    {offsetof(cell_chunk, next), cell_chunk::first, cell_chunk::stride, cell_chunk::cells},
+    strings(),
+    {
+        sizeof(thread_record),
+        offsetof(thread_record, next_thread),
+        offsetof(thread_record, tid),
+        offsetof(thread_record, name),
+        offsetof(thread_record, current),
+        offsetof(thread_record, main),
+        offsetof(thread_record, exited),
+        offsetof(thread_record, hub),
+    },
+    {offsetof(creation, made), offsetof(creation, count), sizeof(creation)},
+    {},
+    {},
+};
+
+}

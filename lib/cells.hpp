@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+// cells: the memory of bodies, in chunks that are never unmapped.
+//
+// So whoever wants to know which greenlets there are looks at each cell, and follows no list that their owners change
+// meanwhile: a snapshot needs no lock, nor does a debugger (anchor.hpp). In a cell that nobody uses the id is 0.
+// With a collector bodies have its memory.
+#ifndef LIB_CELLS_HPP
+#define LIB_CELLS_HPP
+
+#include "body.hpp"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace greenlets::detail {
+
+// One that nobody uses.
+struct cell {
+  cell* next;
+};
+
+// `cells` begin at `first`, and are `stride` bytes apart; each is whole lines of a cache.
+struct cell_chunk {
+  static constexpr std::size_t bytes = 64 * 1024;
+  static constexpr std::size_t first = 64;
+  static constexpr std::size_t stride = (sizeof(body) + 63) & ~std::size_t{63};
+  static constexpr std::size_t cells = (bytes - first) / stride;
+
+  cell_chunk* next;  // written once
+};
+
+// What a thread has at hand of cells that nobody uses, so that many threads do not wait for each other.
+class cell_cache {
+ public:
+  cell_cache() noexcept = default;
+  cell_cache(const cell_cache&) = delete;
+  cell_cache& operator=(const cell_cache&) = delete;
+  // Gives back what is there. Thread: the one that has it.
+  void trim() noexcept;
+
+ private:
+  friend void* take_cell();
+  friend void give_cell(void* memory) noexcept;
+
+  // A sanitizer is to see who uses a body that is gone: there each is used again as late as possible.
+  static constexpr unsigned most = sanitizer::follows_switches ? 0 : 64;
+
+  cell* first_ = nullptr;
+  unsigned count_ = 0;
+};
+
+// For a body. Throws std::bad_alloc.
+void* take_cell();
+// From now on nobody is in there.
+void give_cell(void* memory) noexcept;
+
+// For fork().
+void lock_cells() noexcept;
+void unlock_cells() noexcept;
+
+}  // namespace greenlets::detail
+
+#endif
