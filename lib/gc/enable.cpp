@@ -97,6 +97,7 @@ void enable(options with) {
   const std::lock_guard guard(lock);
   greenlets::detail::check_install(detail::collector::version);
   detail::begin(std::move(with));
+  greenlets::detail::set_registry(detail::registry_layout());
   greenlets::detail::install(detail::hooks);
   detail::on.store(true, std::memory_order_release);
 }

@@ -40,6 +40,7 @@ entry* take_entry() {
       }
       made->next = first_chunk.load(std::memory_order_relaxed);
       first_chunk.store(made, std::memory_order_release);
+      greenlets::detail::set_registry_chunk(made);
       e = pop();
     });
   }
@@ -58,6 +59,13 @@ void give_entry(entry* e) noexcept {
   if (e->what.load(std::memory_order_relaxed) == fate::condemned) return;
   e->next = first_free;
   first_free = e;
+}
+
+greenlets::detail::registry_layout registry_layout() noexcept {
+  return {{offsetof(chunk, next), offsetof(chunk, all), sizeof(entry), chunk::entries},
+          offsetof(entry, hidden),
+          offsetof(entry, made),
+          offsetof(entry, made_at)};
 }
 
 }  // namespace greenlets::gc::detail

@@ -6,6 +6,7 @@
 #ifndef LIB_GC_REGISTRY_HPP
 #define LIB_GC_REGISTRY_HPP
 
+#include "../anchor.hpp"
 #include "../body.hpp"
 #include "libgc.hpp"
 
@@ -87,6 +88,9 @@ extern std::atomic<std::size_t> registered;
 entry* take_entry();
 // Under the lock. One that is among the condemned stays there, without its body.
 void give_entry(entry* e) noexcept;
+
+// For who reads records.
+greenlets::detail::registry_layout registry_layout() noexcept;
 
 template <class F>
 void for_each(F&& f) {

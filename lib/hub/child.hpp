@@ -31,7 +31,7 @@ struct child {
   loop_ref home;
   std::shared_ptr<child> in_loop;  // this, while libuv has the handle
   std::optional<exit_status> status;
-  wait_list ended;
+  wait_list ended{"process", nullptr};
   std::unique_ptr<leftover> place = std::make_unique<leftover>();  // here, for there may be no memory then
   pid_t pid = 0;
   pid_t parent;  // else we are a copy, in a forked process

@@ -179,7 +179,7 @@ struct __attribute__((visibility("hidden"))) file::state {
   std::uint64_t position = 0;
   bool position_taken = false;
   unsigned users = 0;
-  detail::wait_list unused;
+  detail::wait_list unused{"file", nullptr};
 
   state(int descriptor, bool to_the_end) noexcept : fd(descriptor), appends(to_the_end) {}
   state(const state&) = delete;

@@ -4,7 +4,8 @@
 
 namespace greenlets::hub::detail {
 
-place::place(line& l, wait_list* gate) noexcept : gate_(gate ? gate : &own_), in_(&l), previous_(l.last_) {
+place::place(line& l, wait_list* gate) noexcept
+    : own_(l.kind_, l.object_), gate_(gate ? gate : &own_), in_(&l), previous_(l.last_) {
   (l.last_ ? l.last_->next_ : l.first_) = this;
   l.last_ = this;
 }

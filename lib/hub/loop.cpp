@@ -43,6 +43,7 @@ loop& loop::make() {
     return *this_threads_loop;
   }
   this_threads_loop = &*made;
+  greenlets::detail::set_hub(&*made, layout());
   greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
   return *this_threads_loop;
 }
@@ -163,6 +164,7 @@ void loop::close() noexcept {
   closed_ = true;
   if (this_threads_loop == this) {
     this_threads_loop = nullptr;
+    greenlets::detail::set_hub(nullptr, layout());
     greenlets::detail::set_waker(nullptr, nullptr);
   }
   forget_last();

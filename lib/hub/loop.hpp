@@ -14,6 +14,7 @@
 #ifndef LIB_HUB_LOOP_HPP
 #define LIB_HUB_LOOP_HPP
 
+#include "anchor.hpp"
 #include "go.hpp"
 #include "timers.hpp"
 #include "waiter.hpp"
@@ -106,6 +107,8 @@ class loop {
   loop();
   ~loop();
   static loop& make();
+  // For who reads records, lib/anchor.hpp.
+  static greenlets::detail::hub_layout layout() noexcept;
 
   // loop.cpp: the hub's greenlet.
   void run();
@@ -181,7 +184,7 @@ class loop {
   std::size_t waiting_ = 0;
   std::size_t external_ = 0;  // of those, who may be woken from outside the thread
   std::size_t unwinding_ = 0;  // of those, who wait in a destructor
-  wait_list unwound_;          // shutdown(), until there are none of these
+  wait_list unwound_{"shutdown", nullptr};  // shutdown(), until there are none of these
   unsigned budget_ = 0, slices_ = 0;
   unsigned gather_ = most_gathered;  // so many more before they are resumed
   std::exception_ptr escaped_;  // an exception on its way round libuv's frames

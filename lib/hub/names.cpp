@@ -105,7 +105,7 @@ class lookup {
   }
 
   uv_getaddrinfo_t request_;
-  detail::wait_list waiting_;
+  detail::wait_list waiting_{"name lookup", nullptr};
   addresses found_;
   int status_ = 0;
   bool over_ = false, left_ = false;

@@ -78,7 +78,7 @@ class request {
   uv_work_t work_;
   void (*call_)(void*) noexcept;
   void* what_;
-  wait_list waiting_;
+  wait_list waiting_{"offloaded call", nullptr};
   bool over_ = false;  // after() has been called
   bool left_ = false;
 

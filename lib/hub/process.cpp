@@ -34,7 +34,7 @@ struct conversation {
   std::exception_ptr thrown;    // by it
   std::exception_ptr unkilled;  // why it cannot be killed
   unsigned working = 0;         // greenlets
-  detail::wait_list progress;   // run_process() waits here
+  detail::wait_list progress{"process", nullptr};   // run_process() waits here
 
   conversation(const process_options& what, const process_limits& l) : p(what), limits(l), whole_group(what.new_session) {}
 

@@ -49,8 +49,8 @@ struct __attribute__((visibility("hidden"))) server::state : std::enable_shared_
   options how;
   std::vector<std::shared_ptr<source>> sources;
   std::list<served> connections;
-  detail::line ended;    // who waits for a connection's end
-  detail::line changed;  // run(): a listener has come or gone, or the last connection has
+  detail::line ended{"end of a connection", nullptr};    // who waits for a connection's end
+  detail::line changed{"server", nullptr};  // run(): a listener has come or gone, or the last connection has
   std::exception_ptr failure;  // of who accepts
   bool running = false;
   server_statistics counts{};  // but for `active`

@@ -19,7 +19,7 @@ struct __attribute__((visibility("hidden"))) signals::state {
   std::vector<uv_signal_t*> handles;
   std::deque<int> caught;
   std::vector<bool> pending;  // by number: caught when there was no memory to queue it; as a kernel does, once
-  detail::wait_list waiting;
+  detail::wait_list waiting{"signal", nullptr};
   bool stopped = false;
 
   explicit state(detail::loop& l) : home(l) {}

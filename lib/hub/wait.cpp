@@ -10,12 +10,14 @@
 
 namespace greenlets::hub::detail {
 
-void waiter_pool::add_block(loop* home) {
-  blocks_ = new block{blocks_, {}};
-  for (waiter& w : blocks_->all) {
+void waiter_pool::add_chunk(loop* home) {
+  auto* const made = new waiter_chunk;
+  made->next = chunks_;
+  for (waiter& w : made->all) {
     w.home = home;
     give(&w);
   }
+  chunks_ = made;
 }
 
 inline void loop::enroll(waiter* w) noexcept {

@@ -55,6 +55,8 @@ struct alignas(64) waiter {
     (l.first_ ? l.first_->previous : l.last_) = w;
     l.first_ = w;
   }
+  static constexpr std::size_t kind_in_list() noexcept { return offsetof(wait_list, kind_); }
+  static constexpr std::size_t object_in_list() noexcept { return offsetof(wait_list, object_); }
   static waiter* front(const wait_list& l) noexcept { return l.first_; }
   void unlink() noexcept {
     if (!in) return;
@@ -69,7 +71,15 @@ struct alignas(64) waiter {
 static_assert(sizeof(waiter) == 128);
 #endif
 
-// A loop's waiters, in blocks that stay until the loop goes: so that all who wait are found without a list of them, whose
+// Who reads records from outside looks at each, in use or not, and follows no list.
+struct waiter_chunk {
+  static constexpr std::size_t count = 31;
+
+  waiter_chunk* next = nullptr;
+  waiter all[count];
+};
+
+// A loop's waiters, in chunks that stay until it goes: so that all who wait are found without a list of them, whose
 // neighbours every wait would have to touch.
 class waiter_pool {
  public:
@@ -77,15 +87,15 @@ class waiter_pool {
   waiter_pool(const waiter_pool&) = delete;
   waiter_pool& operator=(const waiter_pool&) = delete;
   ~waiter_pool() {
-    while (block* const b = blocks_) {
-      blocks_ = b->next;
-      delete b;
+    while (waiter_chunk* const c = chunks_) {
+      chunks_ = c->next;
+      delete c;
     }
   }
 
   // Throws std::bad_alloc.
   waiter* take(loop* home) {
-    if (__builtin_expect(!free_, 0)) add_block(home);
+    if (__builtin_expect(!free_, 0)) add_chunk(home);
     waiter* const w = free_;
     free_ = w->next;
     w->next = nullptr;
@@ -95,23 +105,20 @@ class waiter_pool {
     w->next = free_;
     free_ = w;
   }
-  // Calls f(waiter*) for everyone that somebody waits by, until it returns false. None may be added meanwhile.
+  // Calls f(waiter*) for everyone that somebody waits by, until it returns false.
   template <class F>
   void for_each_parked(F&& f) const {
-    for (block* b = blocks_; b; b = b->next)
-      for (waiter& w : b->all)
+    for (waiter_chunk* c = chunks_; c; c = c->next)
+      for (waiter& w : c->all)
         if (w.parked && !f(&w)) return;
   }
 
+  static constexpr std::size_t offset_of_chunks() noexcept { return offsetof(waiter_pool, chunks_); }
+
  private:
-  struct block {
-    block* next;
-    waiter all[31];
-  };
+  void add_chunk(loop* home);
 
-  void add_block(loop* home);
-
-  block* blocks_ = nullptr;
+  waiter_chunk* chunks_ = nullptr;
   waiter* free_ = nullptr;
 };
 

@@ -28,7 +28,7 @@ class event {
  private:
   friend struct detail::watching;
   bool set_ = false;
-  detail::line waiting_;
+  detail::line waiting_{"event", this};
 };
 
 }  // namespace greenlets::hub

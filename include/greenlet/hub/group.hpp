@@ -42,7 +42,7 @@ class GREENLET_API members {
   std::list<greenlet> all_;
   std::exception_ptr first_;
   bool asked_ = false;
-  line waiting_;
+  line waiting_{"group", this};
 };
 
 // Held by the function of a member's greenlet: leaves also when that is never called.

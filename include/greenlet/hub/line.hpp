@@ -18,6 +18,8 @@ struct waiter;
 class GREENLET_API wait_list {
  public:
   wait_list() noexcept = default;
+  // What is waited for, for people: a constant, and an object of the user's.
+  wait_list(const char* kind, const void* object) noexcept : kind_(kind), object_(object) {}
   wait_list(const wait_list&) = delete;
   wait_list& operator=(const wait_list&) = delete;
   ~wait_list();
@@ -32,6 +34,8 @@ class GREENLET_API wait_list {
   friend struct waiter;
   waiter* first_ = nullptr;
   waiter* last_ = nullptr;
+  const char* kind_ = nullptr;
+  const void* object_ = nullptr;
 };
 
 struct watching;
@@ -39,7 +43,8 @@ class place;
 
 class GREENLET_API line {
  public:
-  line() noexcept = default;
+  // As a wait_list's.
+  line(const char* kind, const void* object) noexcept : kind_(kind), object_(object) {}
   line(const line&) = delete;
   line& operator=(const line&) = delete;
   ~line() { send_away(); }
@@ -55,6 +60,8 @@ class GREENLET_API line {
   friend class place;
   place* first_ = nullptr;
   place* last_ = nullptr;
+  const char* kind_;
+  const void* object_;
 };
 
 // A greenlet's place in a line: on its own stack, and left when that is unwound. Who gives it what it waits for

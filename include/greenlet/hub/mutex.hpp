@@ -45,7 +45,7 @@ class GREENLET_API mutex {
   void pass_on() noexcept;
 
   std::uint64_t owner_ = 0;  // a greenlet's id
-  detail::line waiting_;
+  detail::line waiting_{"mutex", this};
 };
 
 /// Many that only look, or one that changes. First come, first served: who wants to change is not overtaken by those
@@ -70,7 +70,7 @@ class GREENLET_API shared_mutex {
 
   std::uint64_t owner_ = 0;
   std::size_t readers_ = 0;
-  detail::line waiting_;
+  detail::line waiting_{"shared mutex", this};
 };
 
 /// Waits for a change that other greenlets tell of. Thread: one.
@@ -101,7 +101,7 @@ class GREENLET_API condition {
   void notify_all() noexcept { waiting_.give_all(); }
 
  private:
-  detail::line waiting_;
+  detail::line waiting_{"condition", this};
 };
 
 }  // namespace greenlets::hub

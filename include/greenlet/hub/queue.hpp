@@ -137,9 +137,9 @@ class queue {
   std::size_t capacity_;
   bool closed_ = false;
   std::deque<T> objects_;
-  detail::line givers_;  // `what`: T*
-  detail::line takers_;  // `what`: std::optional<T>*
-  detail::line watchers_;
+  detail::line givers_{"queue push", this};  // `what`: T*
+  detail::line takers_{"queue pop", this};  // `what`: std::optional<T>*
+  detail::line watchers_{"queue", this};
 };
 
 /// A rendezvous: who sends waits until somebody receives.

@@ -70,7 +70,7 @@ class GREENLET_API completion {
 
  private:
   friend struct watching;
-  line joiners_;
+  line joiners_{"task", this};
   std::exception_ptr thrown_;
   greenlet who_;
   bool done_ = false, cancelled_ = false, asked_ = false;

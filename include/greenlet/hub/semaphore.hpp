@@ -34,8 +34,8 @@ class GREENLET_API semaphore {
   void serve() noexcept;
 
   std::size_t free_;
-  detail::line waiting_;
-  detail::line watchers_;
+  detail::line waiting_{"semaphore", this};
+  detail::line watchers_{"semaphore", this};
 };
 
 /// Opens when it has been counted down to 0, for good.
@@ -58,7 +58,7 @@ class GREENLET_API latch {
  private:
   friend struct detail::watching;
   std::size_t count_;
-  detail::line watchers_;
+  detail::line watchers_{"latch", this};
 };
 
 }  // namespace greenlets::hub

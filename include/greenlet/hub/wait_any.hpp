@@ -61,7 +61,7 @@ template <class... W>
 std::optional<std::size_t> wait_any_until(deadline until, W&... each) {
   for (;;) {
     if (const auto found = detail::first_ready(std::index_sequence_for<W...>(), each...)) return found;
-    detail::wait_list gate;
+    detail::wait_list gate("any of several", nullptr);
     const detail::place places[] = {detail::place(detail::watching::line_of(each), &gate)...};
     static_cast<void>(places);
     if (!gate.wait(until)) return detail::first_ready(std::index_sequence_for<W...>(), each...);
