@@ -182,7 +182,7 @@ class link : public std::enable_shared_from_this<link> {
   redisReplyObjectFunctions guards_{};
   bool unwritten_ = false;                // hiredis wants to write
   bool reading_ = false, writing_ = false, gathering_ = false, unasked_ = false;
-  hub::detail::line waiting_;             // until somebody else has read what they wait for
+  hub::detail::line waiting_{"redis answer", this};  // until somebody else has read what they wait for
 };
 
 
