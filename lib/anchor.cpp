@@ -40,7 +40,14 @@ constexpr registers_kind kind_of_registers() {
 }  // namespace
 
 void set_hub(void* loop, const hub_layout& layout) noexcept {
-  [[maybe_unused]] static const bool told = (greenlet_anchor_v1.hub = layout, true);
+  // Who reads it sees 0 in `loop`, or all.
+  [[maybe_unused]] static const bool told = [&] {
+    hub_layout rest = layout;
+    rest.loop = 0;
+    greenlet_anchor_v1.hub = rest;
+    __atomic_store_n(&greenlet_anchor_v1.hub.loop, layout.loop, __ATOMIC_RELEASE);
+    return true;
+  }();
   if (thread_record* const t = this_thread_if_any()) t->hub.store(loop, std::memory_order_release);
 }
 

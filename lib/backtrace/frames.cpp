@@ -2,6 +2,8 @@
 // The frames of a greenlet, for its own program and for people.
 #include "symbols.hpp"
 
+#include <greenlet/snapshot.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <ostream>
@@ -103,6 +105,16 @@ std::vector<frame> frames(const greenlet& g) {
   std::vector<frame> all;
   for (const auto& place : detail::places(g, here, reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)), detail::most_frames))
     detail::describe(all, place);
+  return all;
+}
+
+std::vector<frame> logical_frames(const greenlet& g) {
+  ucontext_t here;
+  getcontext(&here);
+  std::vector<frame> all;
+  for (greenlet at = g; !at.empty(); at = at.parent())
+    for (const auto& place : detail::places(at, here, reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)), detail::most_frames))
+      detail::describe(all, place);
   return all;
 }
 
