@@ -3,6 +3,7 @@
 #include <greenlet/snapshot.hpp>
 
 #include "reader.hpp"
+#include "steps.hpp"
 #include "symbols.hpp"
 
 #include <ucontext.h>
@@ -34,9 +35,10 @@ process_snapshot snapshot(const snapshot_options& with) {
   process_snapshot empty;
   if (!detail::anchor_at(from, reinterpret_cast<std::uintptr_t>(&greenlet_anchor_v1), where)) return empty;
   const pid_t me = gettid();
+  detail::steps steps;
   process_snapshot s = detail::read_process(
       {from, where, with,
-       [&](const detail::suspension_v1& stack) { return detail::walk(stack, stack.running ? beyond : 0, with.most_frames); },
+       [&](const detail::suspension_v1& stack) { return steps.walk(stack, stack.running ? beyond : 0, with.most_frames); },
        [&](pid_t tid, std::uintptr_t high, detail::suspension_v1& to) {
          return detail::machine::knows_registers && tid == me && copy_own(from, here, high, to);
        },

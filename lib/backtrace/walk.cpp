@@ -3,6 +3,8 @@
 // tells how a function's frame is undone it reads in this process.
 #include "walk.hpp"
 
+#include "steps.hpp"
+
 #include <cstring>
 #include <dlfcn.h>
 #include <libunwind.h>
@@ -63,13 +65,13 @@ void put_description(unw_addr_space_t as, unw_proc_info_t* info, void* self) {
   unw_get_accessors(unw_local_addr_space)->put_unwind_info(as, info, self);
 }
 
-unw_addr_space_t make_space() {
+unw_addr_space_t make_space(decltype(unw_accessors_t::access_mem) memory, decltype(unw_accessors_t::access_reg) registers) {
   unw_accessors_t a = {};
   a.find_proc_info = find_description;
   a.put_unwind_info = put_description;
   a.get_dyn_info_list_addr = no_list;
-  a.access_mem = read_memory;
-  a.access_reg = read_register;
+  a.access_mem = memory;
+  a.access_reg = registers;
   a.access_fpreg = read_fp_register;
   a.resume = no_resume;
   a.get_proc_name = no_name;
@@ -78,10 +80,105 @@ unw_addr_space_t make_space() {
   return space;
 }
 
+// -- Symbols -----------------------------------------------------------------------------------------------------------
+
+// Registers begin in a region of their own each, which is no memory, and what is read of such a place is one of a row of
+// numbers that are none of all these.
+struct symbols {
+  static constexpr std::uintptr_t region = std::uintptr_t{1} << 40;
+  static constexpr std::uintptr_t regions = std::uintptr_t{0x40} << 56;
+  static constexpr std::uintptr_t row = std::uintptr_t{0x60} << 56;
+  static constexpr std::size_t most = 64;
+
+  std::uintptr_t pc;
+  std::uintptr_t read[most];  // from where
+  std::size_t count = 0;
+
+  static std::uintptr_t of(unsigned number) noexcept { return regions + (number + 1) * region + region / 2; }
+  // The region of what was made of a register by adding or subtracting something; registers::count: no such thing.
+  static unsigned number_of(std::uintptr_t word) noexcept {
+    if (word < regions + region || word >= regions + (registers::count + 1) * region) return registers::count;
+    return static_cast<unsigned>((word - regions) / region - 1);
+  }
+  // Where a word was read; 0: it was not.
+  std::uintptr_t place_of(std::uintptr_t word) const noexcept { return word >= row && word - row < count ? read[word - row] : 0; }
+};
+
+int read_symbol(unw_addr_space_t, unw_word_t address, unw_word_t* word, int writes, void* self) {
+  if (writes) return -UNW_EINVAL;
+  auto& s = *static_cast<symbols*>(self);
+  if (symbols::number_of(address) == registers::count) {
+    if (address >= symbols::regions || !is_of_an_object(address)) return -UNW_EINVAL;
+    std::memcpy(word, reinterpret_cast<const void*>(address), sizeof *word);
+    return 0;
+  }
+  for (std::size_t i = 0; i < s.count; ++i)
+    if (s.read[i] == address) return *word = symbols::row + i, 0;
+  if (s.count == symbols::most) return -UNW_EINVAL;
+  s.read[s.count] = address;
+  *word = symbols::row + s.count++;
+  return 0;
+}
+
+int read_symbolic_register(unw_addr_space_t, unw_regnum_t number, unw_word_t* word, int writes, void* self) {
+  if (writes || number < 0 || static_cast<unsigned>(number) >= registers::count) return -UNW_EBADREG;
+  const auto n = static_cast<unsigned>(number);
+  *word = n == machine::pc_number ? static_cast<symbols*>(self)->pc : symbols::of(n);
+  return 0;
+}
+
+// From the frame's end; false: it is not there, or too far.
+bool distance(std::uintptr_t end, std::uintptr_t place, std::int32_t& to) noexcept {
+  if (symbols::number_of(place) != symbols::number_of(end)) return false;
+  const auto d = static_cast<std::intptr_t>(place - end);
+  to = static_cast<std::int32_t>(d);
+  return d == to && to != step::kept;
+}
+
+#ifdef __x86_64__
+constexpr unw_regnum_t tracked[step::registers] = {UNW_X86_64_RSP, UNW_X86_64_RBP, UNW_X86_64_RBX};
+#else
+constexpr unw_regnum_t tracked[step::registers] = {UNW_AARCH64_SP, UNW_AARCH64_X29, UNW_AARCH64_X19};
+#endif
+
+// What the step out of there has made; false: nothing that a step can be.
+bool understand(unw_cursor_t& at, const symbols& s, step& to) {
+  unw_word_t end = 0;
+  unw_word_t pc = 0;
+  if (unw_get_reg(&at, UNW_REG_SP, &end) != 0 || unw_get_reg(&at, UNW_REG_IP, &pc) != 0) return false;
+  unsigned from = 0;
+  while (from < step::registers && symbols::number_of(end) != static_cast<unsigned>(tracked[from])) ++from;
+  if (from == step::registers || !distance(symbols::of(static_cast<unsigned>(tracked[from])), end, to.distance)) return false;
+  to.from = static_cast<std::uint8_t>(from);
+  if (!distance(end, s.place_of(pc), to.pc)) return false;
+  for (unsigned i = 1; i < step::registers; ++i) {
+    unw_word_t word = 0;
+    if (unw_get_reg(&at, tracked[i], &word) != 0) return false;
+    if (word != symbols::of(static_cast<unsigned>(tracked[i])) && !distance(end, s.place_of(word), to.saved[i])) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
+// A signal's frame has all registers, and what has no description is guessed by libunwind: neither is a step that can be
+// known.
+step find_step(std::uintptr_t pc, bool interrupted) {
+  static const unw_addr_space_t space = make_space(read_symbol, read_symbolic_register);
+  step found;
+  symbols s;
+  s.pc = interrupted ? pc : pc - 1;
+  unw_cursor_t at;
+  unw_proc_info_t described;
+  if (unw_init_remote(&at, space, &s) != 0 || unw_get_proc_info(&at, &described) != 0 || unw_is_signal_frame(&at) > 0) return found;
+  const int more = unw_step(&at);
+  if (more == 0) found.what = step::kind::end;
+  if (more > 0 && understand(at, s, found)) found.what = step::kind::known;
+  return found;
+}
+
 std::vector<place_in_code> walk(const suspension_v1& s, std::uintptr_t beyond, std::size_t most) {
-  static const unw_addr_space_t space = make_space();  // for all threads, and never freed
+  static const unw_addr_space_t space = make_space(read_memory, read_register);  // for all threads, and never freed
   std::vector<place_in_code> found;
   unw_cursor_t at;
   if (unw_init_remote(&at, space, const_cast<suspension_v1*>(&s)) != 0) return found;
