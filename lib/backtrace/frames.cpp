@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The frames of a greenlet, for its own program and for people.
+#include "people.hpp"
 #include "symbols.hpp"
 
 #include <greenlet/snapshot.hpp>
@@ -41,7 +42,8 @@ bool is_the_librarys(const frame& f) {
 }
 bool is_the_caller(const frame& f) { return begins_with(f.function, "greenlets::value greenlets::detail::call_erased<"); }
 
-// Without what is the same for every greenlet.
+}  // namespace
+
 std::vector<frame> of_interest(std::vector<frame> all) {
   while (!all.empty() && is_the_librarys(all.back())) {
     const void* const address = all.back().address;
@@ -63,6 +65,8 @@ std::ostream& print(std::ostream& out, const frame& f) {
   if (!f.inlined && !f.object.empty()) out << " in " << f.object;
   return out;
 }
+
+namespace {
 
 // -- For those that have greenlets told ------------------------------------------------------------------
 

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// Texts for people.
+#include "people.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <utility>
+
+namespace greenlets::detail {
+
+std::vector<frame> frames_at(const process_snapshot& s, const std::vector<void*>& addresses) {
+  std::vector<frame> all;
+  for (void* const a : addresses) {
+    const auto known = s.symbols.find(a);
+    if (known != s.symbols.end() && !known->second.empty()) {
+      all.insert(all.end(), known->second.begin(), known->second.end());
+    } else {
+      all.emplace_back();
+      all.back().address = a;
+    }
+  }
+  return all;
+}
+
+std::vector<frame> of_creation(std::vector<frame> all) {
+  const auto is_ours = [](const frame& f) {
+    return f.function.rfind("greenlets::", 0) == 0 || f.object.find("/libgreenlet") != std::string::npos || f.inlined;
+  };
+  all.erase(all.begin(), std::find_if_not(all.begin(), all.end(), is_ours));
+  return of_interest(std::move(all));
+}
+
+std::size_t length_of_character(const char* text, std::size_t left) noexcept {
+  const auto byte = [text](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (left == 0) return 0;
+  const unsigned char first = byte(0);
+  if (first < 0x80) return 1;
+  const std::size_t n = first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+  if (n == 0 || left < n) return 0;
+  for (std::size_t i = 1; i < n; ++i)
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  // Not the shortest form; surrogates; beyond Unicode.
+  if ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) >= 0xa0) || (first == 0xf0 && byte(1) < 0x90) ||
+      (first == 0xf4 && byte(1) >= 0x90))
+    return 0;
+  return n;
+}
+
+std::string quoted(const std::string& text) {
+  std::string to = "\"";
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t n = length_of_character(text.data() + i, text.size() - i);
+    const auto c = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F are control characters, too, which terminals may follow.
+    const bool control = c < 0x20 || c == 0x7f || (n == 2 && c == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0);
+    if (n == 0 || control) {
+      for (std::size_t k = 0; k < std::max<std::size_t>(n, 1); ++k) {
+        char escaped[8];
+        std::snprintf(escaped, sizeof escaped, "\\x%02x", static_cast<unsigned>(static_cast<unsigned char>(text[i + k])));
+        to += escaped;
+      }
+    } else {
+      if (c == '"' || c == '\\') to += '\\';
+      to.append(text, i, n);
+    }
+    i += std::max<std::size_t>(n, 1);
+  }
+  return to + '"';
+}
+
+std::string json_quoted(const std::string& text) {
+  std::string to = "\"";
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t n = length_of_character(text.data() + i, text.size() - i);
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (n == 0) {
+      to += "\\ufffd";
+    } else if (c < 0x20 || c == 0x7f) {
+      char escaped[8];
+      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(c));
+      to += escaped;
+    } else {
+      if (c == '"' || c == '\\') to += '\\';
+      to.append(text, i, n);
+    }
+    i += std::max<std::size_t>(n, 1);
+  }
+  return to + '"';
+}
+
+const char* name_of(greenlet_state s) noexcept {
+  switch (s) {
+    case greenlet_state::unstarted: return "unstarted";
+    case greenlet_state::current: return "running";
+    case greenlet_state::suspended: return "suspended";
+    case greenlet_state::finished: return "finished";
+    case greenlet_state::unwound: return "unwound";
+  }
+  return "?";
+}
+
+std::string text_of(std::chrono::nanoseconds time) {
+  const double s = std::chrono::duration<double>(time).count();
+  char text[48];
+  if (s < 0.1)
+    std::snprintf(text, sizeof text, "%.1f ms", s * 1e3);
+  else if (s < 120)
+    std::snprintf(text, sizeof text, "%.1f s", s);
+  else if (s < 7200)
+    std::snprintf(text, sizeof text, "%.0f min", s / 60);
+  else
+    std::snprintf(text, sizeof text, "%.1f h", s / 3600);
+  return text;
+}
+
+std::string text_of_bytes(std::size_t bytes) {
+  char text[48];
+  if (bytes < 1024)
+    std::snprintf(text, sizeof text, "%zu B", bytes);
+  else if (bytes < 1024 * 1024)
+    std::snprintf(text, sizeof text, "%.1f KiB", static_cast<double>(bytes) / 1024);
+  else
+    std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / (1024 * 1024));
+  return text;
+}
+
+std::string text_of(std::chrono::system_clock::time_point when) {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(when.time_since_epoch()).count();
+  const auto seconds = static_cast<std::time_t>(ms / 1000);
+  std::tm utc = {};
+  gmtime_r(&seconds, &utc);
+  char text[80];
+  std::snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+                utc.tm_hour, utc.tm_min, utc.tm_sec, static_cast<int>(ms % 1000));
+  return text;
+}
+
+}  // namespace greenlets::detail
