@@ -4,6 +4,8 @@
 
 #include "thread.hpp"
 
+#include <greenlet/creation.hpp>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>

@@ -7,6 +7,7 @@
 #define GREENLET_SNAPSHOT_HPP
 
 #include <greenlet/backtrace.hpp>
+#include <greenlet/creation.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -96,13 +97,6 @@ GREENLET_API void write_json(std::ostream& out, const process_snapshot& s);
 /// A graph for Graphviz: threads, and whose children greenlets are. Siblings that do the same are one node.
 /// Switches: no. Thread: any. Throws: what `out` does; std::bad_alloc.
 GREENLET_API void write_dot(std::ostream& out, const process_snapshot& s);
-
-/// From now on, or no longer, when and where each greenlet is made is recorded: its age, and the functions that made it,
-/// the innermost `most_frames` of them; 0: only when. Costs about a microsecond a greenlet with frames, and a clock
-/// without; nothing while off. Other threads follow after at most 256 greenlets that they make.
-/// With a collector the age is always known, and `gc::options::note_creation` says whether the functions are.
-/// Switches: no. Thread: any. Throws: nothing.
-GREENLET_API void record_creation(bool on, std::size_t most_frames = 16) noexcept;
 
 /// The functions in which `g` is, and after them those in which its parent is, and so on: where what `g` throws or
 /// returns will go. As frames(), whose rules hold for each; a parent that has no frames adds none, and of those that go
