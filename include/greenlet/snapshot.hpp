@@ -36,7 +36,7 @@ struct greenlet_snapshot {
   stack_usage stack = {0, 0, 0};
   std::size_t high_water = 0;  ///< bytes: the most that was ever used of the stack, also by others before, in whole pages
   /// What it waits for, for people: "reading descriptor 7, 3.2 s left", "mutex 0x55d0c1c7e2b5", "timer, 0.5 s left",
-  /// "nothing: it is ready to run". Empty: nothing that a hub knows.
+  /// "its turn": it is ready to run. Empty: nothing that a hub knows.
   std::string waits_for;
   /// Where it is suspended, innermost first: each is looked up in process_snapshot::symbols.
   std::vector<void*> addresses;

@@ -23,12 +23,50 @@ std::vector<frame> frames_at(const process_snapshot& s, const std::vector<void*>
   return all;
 }
 
+namespace {
+
+bool has(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+
+bool is_of_headers(const frame& f) { return f.inlined && (has(f.file, "/greenlet/") || f.function.rfind("greenlets::", 0) == 0); }
+
+// How a thread begins, and a process.
+bool is_of_the_system(const frame& f) {
+  for (const char* const name : {"_start", "__libc_start_call_main", "__libc_start_main", "start_thread", "clone", "clone3", "__clone",
+                                 "__clone3", "thread_start"})
+    if (f.function == name || f.function.rfind(std::string(name) + "@", 0) == 0) return true;
+  return false;
+}
+
+// The library's machinery; not its public functions, which tell what is waited for.
+bool is_machinery(const frame& f) {
+  return is_of_headers(f) || has(f.function, "greenlets::detail::") || has(f.function, "greenlets::hub::detail::");
+}
+
+template <class P>
+void drop_outermost(std::vector<frame>& all, P&& is_dull) {
+  while (all.size() > 1 && is_dull(all.back())) all.pop_back();
+}
+
+}  // namespace
+
+std::vector<frame> of_waiting(std::vector<frame> all) {
+  all = of_interest(std::move(all));
+  drop_outermost(all, is_of_the_system);
+  drop_outermost(all, is_machinery);
+  auto begin = all.begin();
+  while (begin != all.end() && is_machinery(*begin)) ++begin;
+  if (begin != all.end()) all.erase(all.begin(), begin);
+  return all;
+}
+
 std::vector<frame> of_creation(std::vector<frame> all) {
   const auto is_ours = [](const frame& f) {
-    return f.function.rfind("greenlets::", 0) == 0 || f.object.find("/libgreenlet") != std::string::npos || f.inlined;
+    return f.function.rfind("greenlets::", 0) == 0 || has(f.object, "/libgreenlet") || is_of_headers(f);
   };
   all.erase(all.begin(), std::find_if_not(all.begin(), all.end(), is_ours));
-  return of_interest(std::move(all));
+  all = of_interest(std::move(all));
+  drop_outermost(all, is_of_the_system);
+  return all;
 }
 
 std::size_t length_of_character(const char* text, std::size_t left) noexcept {

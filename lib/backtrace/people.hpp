@@ -21,6 +21,8 @@ std::ostream& print(std::ostream& out, const frame& f);
 // people.cpp
 // Those at the addresses, as far as they were looked up.
 std::vector<frame> frames_at(const process_snapshot& s, const std::vector<void*>& addresses);
+// What of them tells one greenlet from another: without how it waits, and how its function or its thread's is called.
+std::vector<frame> of_waiting(std::vector<frame> all);
 // Where somebody asked for a greenlet: without the library's own ones on the way to the record.
 std::vector<frame> of_creation(std::vector<frame> all);
 // How long the UTF-8 sequence of one character is (RFC 3629) that begins there; 0: there is none.

@@ -92,7 +92,7 @@ const std::string& hub_reader::kind_at(std::uintptr_t address) {
 }
 
 std::string hub_reader::describe(const wait& w) {
-  if (w.ready) return "nothing: it is ready to run";
+  if (w.ready) return "its turn";
   std::string text;
   if (w.slot) {
     text = (reads(w) ? "reading descriptor " : "writing descriptor ") + std::to_string(w.descriptor);

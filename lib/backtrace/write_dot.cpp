@@ -47,7 +47,7 @@ std::string shortened(const std::string& text, std::size_t most = 60) {
 std::vector<std::string> functions_of(const process_snapshot& s, const greenlet_snapshot& g) {
   constexpr std::size_t most = 3;
   std::vector<std::string> names;
-  for (const frame& f : of_interest(frames_at(s, g.addresses))) {
+  for (const frame& f : of_waiting(frames_at(s, g.addresses))) {
     if (names.size() == most) break;
     if (f.function.empty() || f.function.rfind("greenlets::", 0) == 0) continue;
     names.push_back(shortened(f.function));

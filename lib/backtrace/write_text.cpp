@@ -18,7 +18,7 @@ constexpr std::size_t most_indented = 12;
 std::string indentation(std::size_t depth) { return std::string(2 * std::min(depth, most_indented) + 2, ' '); }
 
 void write_frames_at(std::ostream& out, const process_snapshot& s, const std::vector<void*>& addresses, const std::string& before) {
-  for (const frame& f : of_interest(frames_at(s, addresses))) print(out << before, f) << '\n';
+  for (const frame& f : of_waiting(frames_at(s, addresses))) print(out << before, f) << '\n';
 }
 
 void write_fold(std::ostream& out, const process_snapshot& s, const fold& f) {
