@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t stride = cell_chunk::stride;
 constexpr unsigned at_once = 32;
 // How many wait before one of them is used again.
-constexpr std::size_t held_back = sanitizer::follows_switches ? 4096 : 0;
+constexpr std::size_t held_back = sanitizer::instrumented ? 4096 : 0;
 
 spinlock lock;
 cell* oldest = nullptr;   // those that nobody uses, in the order in which they are used again
@@ -100,6 +100,7 @@ void* take_cell() {
   }
   for (;; one_more_chunk()) {
     lock.lock();
+    sanitizer::after(&lock);
     cell* const c = pop();
     for (unsigned more = t && c && cell_cache::most ? at_once - 1 : 0; more > 0; --more) {
       cell* const ahead = pop();
@@ -134,6 +135,7 @@ void give_cell(void* memory) noexcept {
     --t->cells.count_;
     push(kept);
   }
+  sanitizer::before(&lock);
   lock.unlock();
 }
 
@@ -144,6 +146,7 @@ void cell_cache::trim() noexcept {
     first_ = c->next;
     push(c);
   }
+  sanitizer::before(&lock);
   lock.unlock();
   count_ = 0;
 }

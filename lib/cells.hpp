@@ -43,7 +43,7 @@ class cell_cache {
   friend void give_cell(void* memory) noexcept;
 
   // A sanitizer is to see who uses a body that is gone: there each is used again as late as possible.
-  static constexpr unsigned most = sanitizer::follows_switches ? 0 : 64;
+  static constexpr unsigned most = sanitizer::instrumented ? 0 : 64;
 
   cell* first_ = nullptr;
   unsigned count_ = 0;

@@ -71,6 +71,7 @@ bool give_to(thread_record& owner, body* b) noexcept {
 // resolve while the greenlet is being unwound.
 bool let_go(thread_record& t, body* b) noexcept {
   b->wear();
+  sanitizer::after(b);
   if (t.running() == b) {
     b->orphan = true;
     t.raise(attention::orphan);
@@ -219,6 +220,7 @@ GREENLET_ALWAYS_INLINE body* bury(body* b) noexcept {
 GREENLET_ALWAYS_INLINE body* drop_idle(body* b, std::ptrdiff_t shared) noexcept {
   if (plain(shared) > one_reference) return drop_one(b, shared) ? nullptr : b;
   if (!is_ours_alone(b) && !drop_last(b)) return b;
+  sanitizer::after(b);
   b->shared.store(shared & is_collected, std::memory_order_relaxed);
   return bury(b);
 }
@@ -251,6 +253,7 @@ GREENLET_ALWAYS_INLINE bool is_spent(const thread_record* t, const body* b) noex
 
 __attribute__((noinline)) void drop(body* b) noexcept {
   do {
+    sanitizer::before(b);
     // In this order: who has left a single reference has known whether it was active.
     const std::ptrdiff_t shared = b->shared.load(std::memory_order_acquire);
     hot_thread* const on = b->active_on.load(std::memory_order_acquire);

@@ -59,7 +59,7 @@ class spare_bodies {
 
  private:
   // A sanitizer is to see who uses one that is gone; a test has each allocation fail.
-  static constexpr std::size_t most = sanitizer::follows_switches || GREENLET_REFUSES_SWITCHES ? 0 : 256;
+  static constexpr std::size_t most = sanitizer::instrumented || GREENLET_REFUSES_SWITCHES ? 0 : 256;
 
   body* first_ = nullptr;
   std::size_t count_ = 0;

@@ -197,7 +197,7 @@ GREENLET_NO_ASAN GREENLET_CATCHES_FORCED_UNWIND void first_function_collected(vo
 stack* take_stack(thread_record& t, body* b) {
   GREENLET_MAY_REFUSE(first_switch);
   // A sanitizer's poison would stay where live_apart() has its frame anew each time.
-  const bool apart = collects && !sanitizer::follows_switches;
+  const bool apart = collects && !sanitizer::follows_switches();
   return t.pool.take(b->stack_size, apart ? &first_function_collected : &first_function, &t, t.machine);
 }
 

@@ -156,7 +156,8 @@ thread_record::thread_record()
   forget(slot.sent);
   exceptions = exceptions_of_thread();
   machine.swaps = machine::must_swap();
-  if (machine.swaps || sanitizer::follows_switches || GREENLET_REFUSES_SWITCHES) raise(attention::by_call);
+  machine.plain = !machine.swaps && !sanitizer::follows_switches();
+  if (!machine.plain || GREENLET_REFUSES_SWITCHES) raise(attention::by_call);
   census.greenlets.fetch_add(1, std::memory_order_relaxed);
   if (survivors_record) {
     native = survivors_record->survivor->fiber;

@@ -8,7 +8,7 @@
 
 namespace greenlets::detail::machine {
 
-#if defined(GREENLET_HAS_GO) && !defined(GREENLET_SWITCH_UCONTEXT) && !defined(GREENLET_TSAN)
+#if defined(GREENLET_HAS_GO) && !defined(GREENLET_SWITCH_UCONTEXT)
 
 namespace {
 
@@ -23,14 +23,33 @@ struct beginning {
 // where every unwinder stops.
 [[noreturn]] GREENLET_NO_ASAN void first(const context*, const context* self) {
   const beginning& b = *static_cast<const beginning*>(self->base);
+  b.call(b.argument);
+  impossible("a greenlet's first function has returned");
+}
+
+// The same where a sanitizer is to be told.
+[[noreturn]] GREENLET_NO_ASAN void first_followed(const context*, const context* self) {
+  const beginning& b = *static_cast<const beginning*>(self->base);
   sanitizer::arrive(*b.fiber);
   b.call(b.argument);
   impossible("a greenlet's first function has returned");
 }
 
+// With jump()'s own parameters, so that it has none to move.
+__attribute__((noinline)) GREENLET_NO_ASAN cargo jump_otherwise(place from, place to, shared& s, const cargo& c,
+                                                                bool for_good) noexcept {
+  if (s.swaps) return swap(from, to, s, c, for_good);
+  sanitizer::leave(from.fiber, to.fiber, for_good);
+  context* self;
+  const cargo got = go(from.at, to.at, c, self);
+  sanitizer::arrive(from.fiber);
+  return got;
+}
+
 }  // namespace
 
 bool must_swap() noexcept {
+  if (sanitizer::watches_threads()) return true;
 #ifdef __x86_64__
   std::uintptr_t shadow_stack = 0;
   __asm__ volatile("rdsspq %0" : "+r"(shadow_stack));  // does nothing where there is none
@@ -47,7 +66,7 @@ void make(place p, void* low, std::size_t size, entry call, void* argument, shar
   *b = {call, argument, &p.fiber};
   p.at = {};
   p.at.base = b;
-  p.at.pc = reinterpret_cast<void*>(&first);
+  p.at.pc = reinterpret_cast<void*>(s.plain ? &first : &first_followed);
 #ifdef __x86_64__
   // As after a call: the return address, below an aligned stack pointer.
   void** const sp = reinterpret_cast<void**>(top) - 1;
@@ -60,12 +79,9 @@ void make(place p, void* low, std::size_t size, entry call, void* argument, shar
 
 __attribute__((noinline)) GREENLET_NO_ASAN cargo jump(place from, place to, shared& s, const cargo& c,
                                                       bool for_good) noexcept {
-  if (s.swaps) return swap(from, to, s, c, for_good);
-  sanitizer::leave(from.fiber, to.fiber, for_good);
+  if (__builtin_expect(!s.plain, 0)) return jump_otherwise(from, to, s, c, for_good);
   context* self;
-  const cargo got = go(from.at, to.at, c, self);
-  sanitizer::arrive(from.fiber);
-  return got;
+  return go(from.at, to.at, c, self);
 }
 
 #else

@@ -24,6 +24,7 @@ namespace greenlets::detail::machine {
 
 // What a thread's stacks share.
 struct shared {
+  bool plain = true;   // by go(), and nobody is to be told
   bool swaps = false;  // by swapcontext
   // While a swapcontext is under way:
   cargo carried;
@@ -51,7 +52,8 @@ GREENLET_NO_ASAN inline const void* lowest_live(const context& c) noexcept {
 using entry = void (*)(void* argument);
 
 // Whether the calling thread has to switch by swapcontext: because the library was configured so, or for
-// want of go(), or because shadow stacks are on, which swapcontext knows about.
+// want of go(), or because shadow stacks are on, which swapcontext knows about; or for ThreadSanitizer, whose pending
+// signals are to be seen to first.
 bool must_swap() noexcept;
 
 // Makes the stack [low, low + size) ready to be jumped to: `call(argument)` runs there. `s` and the fiber
@@ -66,7 +68,7 @@ cargo jump(place from, place to, shared& s, const cargo& c, bool for_good = fals
 // processor has lost the place. Not for a thread that switches by swapcontext, nor when a sanitizer is to be told.
 __attribute__((always_inline)) inline cargo jump_here(place from, place to, shared& s, const cargo& c) noexcept {
 #if defined(GREENLET_HAS_GO) && !defined(GREENLET_SWITCH_UCONTEXT)
-  if constexpr (!sanitizer::follows_switches) {
+  if constexpr (!sanitizer::instrumented) {
     context* self;
     return go(from.at, to.at, c, self);
   }

@@ -78,7 +78,7 @@ void on_stop(int number, siginfo_t* info, void* context) {
   const int error = errno;
   thread* const t = me;
   if (t) {
-    if constexpr (sanitizer::holds_signals_back) {
+    if (sanitizer::holds_signals_back()) {
       t->stop_sp = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     } else {
       const auto& u = *static_cast<const ucontext_t*>(context);
@@ -89,7 +89,7 @@ void on_stop(int number, siginfo_t* info, void* context) {
     t->in_stop = 1;
   }
   // Then the kernel has not put the registers that calls preserve where libgc looks.
-  if constexpr (sanitizer::holds_signals_back) __builtin_unwind_init();
+  if (sanitizer::holds_signals_back()) __builtin_unwind_init();
   libgcs_handler.sa_sigaction(number, info, context);
   sanitizer::after(&libgcs_handler);
   if (t) t->in_stop = 0;
