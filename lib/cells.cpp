@@ -45,6 +45,7 @@ void one_more_chunk() {
   }
   fresh = static_cast<char*>(memory) + cell_chunk::first;
   fresh_left = cell_chunk::cells;
+  sanitizer::before(&lock);
   lock.unlock();
 }
 

@@ -9,6 +9,7 @@ test -f "$so" || { echo "skipped: no shared library was built"; exit 77; }
 case ${SANITIZER_FLAGS:-} in *-fsanitize*) echo "skipped: the library is built with a sanitizer itself"; exit 77 ;; esac
 test -z "${GREENLET_TEST_RUN_UNDER:-}" || { echo "skipped: not under $GREENLET_TEST_RUN_UNDER"; exit 77; }
 
+libdir=$(cd "$builddir/lib/.libs" && pwd) || exit 1
 where=$(mktemp -d) || exit 1
 trap 'rm -rf "$where"' EXIT
 failures=0
@@ -57,12 +58,14 @@ is_reported() {
 for compiler in g++ clang++; do
   command -v $compiler >/dev/null || { echo "note: no $compiler (Debian: g++, clang)"; continue; }
   for sanitizer in address thread; do
-    can $compiler $sanitizer || { echo "note: $compiler -fsanitize=$sanitizer does not work here (Debian: libclang-rt-14-dev)"; continue; }
+    can $compiler $sanitizer || {
+      echo "note: $compiler -fsanitize=$sanitizer does not work here (Debian: libclang-rt-14-dev)"
+      continue
+    }
     program=$where/$sanitizer
     # shellcheck disable=SC2086
     $compiler -std=c++17 -g -O1 -fno-omit-frame-pointer $PTHREAD_FLAGS "-fsanitize=$sanitizer" -I"$srcdir/include" \
-      -I"$builddir/include" -o "$program" "$srcdir/t/planted/program.cpp" "$so" -Wl,-rpath,"$(cd "$builddir/lib/.libs" && pwd)" \
-      >"$where/out" 2>&1 || { fail "does not compile"; continue; }
+      -I"$builddir/include" -o "$program" "$srcdir/t/planted/program.cpp" "$so" -Wl,-rpath,"$libdir" >"$where/out" 2>&1 || { fail "does not compile"; continue; }
     ran=$((ran + 1))
     is_silent everything right
     if test $sanitizer = address; then
