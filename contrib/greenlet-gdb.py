@@ -412,19 +412,28 @@ def line_of(frame, step):
     return text + (" from " + file if file else "")
 
 
-def frames_of(g, most=0):
+def each_frame(g, frame, most):
+    """Frames from this one out, with how much further than it is each one's address is told to be."""
+    step = g.step if g.state == "suspended" else 0
+    own = frame.pc() if step else None
+    count = 0
+    while frame and frame.pc() and (not most or count < most):
+        step = step if frame.pc() == own else 0
+        yield frame, step
+        count += 1
+        frame = frame.older()
+
+
+def places_of(g, most=0):
+    """Where it is, innermost first: what is the same in greenlets that are in the same place."""
+    with Selected(g) as frame:
+        return tuple((f.pc() - step, f.type(), f.name()) for f, step in each_frame(g, frame, most))
+
+
+def lines_of(g, most=0):
     """Lines of a backtrace, innermost first."""
     with Selected(g) as frame:
-        lines = []
-        own = frame.pc() if g.state == "suspended" else None
-        while frame and (not most or len(lines) < most):
-            lines.append("#%-2d %s" % (len(lines), line_of(frame, g.step if own is not None and frame.pc() == own else 0)))
-            if own is not None and frame.pc() != own:
-                own = None
-            frame = frame.older()
-        if frame:
-            lines.append("(More frames follow...)")
-        return lines
+        return ["#%-2d %s" % (i, line_of(f, step)) for i, (f, step) in enumerate(each_frame(g, frame, most))]
 
 
 # --- Commands -------------------------------------------------------------------------------------------------------
@@ -471,7 +480,7 @@ BACKTRACE = re.compile(r"(?:bt|where|backtrace)(?:\s+(\d+))?$")
 def run(g, command):
     match = BACKTRACE.match(command)
     if match:
-        for line in frames_of(g, int(match.group(1) or 0)):
+        for line in lines_of(g, int(match.group(1) or 0)):
             print(line)
         return
     with Selected(g) as frame:
@@ -501,17 +510,14 @@ Without ID: back to the thread's own frames, as they are."""
         if len(words) > 1:
             run(g, words[1])
             return
-        outer, unwinder.greenlet = unwinder.greenlet, None
-        selected = Selected(g)
-        frame = selected.__enter__()  # and stays
-        frame.select()
+        Selected(g).__enter__().select()  # and stays
         print("[%s]" % g.title())
         gdb.execute("frame")
 
 
 class GreenletApply(gdb.Command):
     """Run a command in many greenlets: greenlet apply (all | ID...) COMMAND
-With bt, those of the same thread that are in the same frames are told once."""
+With bt, those of one thread that are in the same places are told once, with the arguments of the first."""
 
     def __init__(self):
         super().__init__("greenlet apply", gdb.COMMAND_STACK)
@@ -542,18 +548,20 @@ With bt, those of the same thread that are in the same frames are told once."""
         found = {}
         for g in chosen:
             try:
-                lines = frames_of(g, most) if g.registers or g.state == "current" else []
+                places = places_of(g, most) if g.registers or g.state == "current" else ()
             except gdb.error as e:
-                lines = ["(%s)" % e]
-            found.setdefault((g.thread.tid if g.thread else 0, g.state, tuple(lines)), []).append(g)
-        for (_, _, lines), same in found.items():
+                places = (str(e),)
+            found.setdefault((g.thread.tid if g.thread else 0, g.state, places), []).append(g)
+        for (_, _, places), same in found.items():
             print("")
             if len(same) == 1:
                 print(same[0].title() + ":")
             else:
                 ids = ", ".join(str(g.id) for g in same[:8])
                 print("%d greenlets (%s%s), as %s:" % (len(same), ids, ", ..." if len(same) > 8 else "", same[0].title()))
-            for line in lines:
+            if places and not isinstance(places[0], str):
+                places = lines_of(same[0], most)
+            for line in places:
                 print(line)
 
 

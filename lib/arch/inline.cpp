@@ -19,9 +19,15 @@ struct beginning {
   sanitizer::fiber* fiber;
 };
 
-// Jumped to by go(), whose contexts are its arguments. Nobody has called it: the return address is 0,
-// where every unwinder stops.
+// Jumped to by go(), whose contexts are its arguments. Nobody has called it: the return address is 0, where unwinders stop;
+// and for those that would take that for a function it is said once more.
+#ifdef __x86_64__
+#define GREENLET_CALLED_BY_NOBODY __asm__ volatile("" GREENLET_CFI(".cfi_undefined rip"))
+#else
+#define GREENLET_CALLED_BY_NOBODY __asm__ volatile("" GREENLET_CFI(".cfi_undefined x30"))
+#endif
 [[noreturn]] GREENLET_NO_ASAN void first(const context*, const context* self) {
+  GREENLET_CALLED_BY_NOBODY;
   const beginning& b = *static_cast<const beginning*>(self->base);
   b.call(b.argument);
   impossible("a greenlet's first function has returned");
@@ -29,6 +35,7 @@ struct beginning {
 
 // The same where a sanitizer is to be told.
 [[noreturn]] GREENLET_NO_ASAN void first_followed(const context*, const context* self) {
+  GREENLET_CALLED_BY_NOBODY;
   const beginning& b = *static_cast<const beginning*>(self->base);
   sanitizer::arrive(*b.fiber);
   b.call(b.argument);
