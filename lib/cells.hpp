@@ -14,9 +14,11 @@
 
 namespace greenlets::detail {
 
-// One that nobody uses.
+// One that nobody uses. They are passed on in chains; the first of one says how many these are, and which chain is next.
 struct cell {
   cell* next;
+  cell* next_chain;
+  std::size_t count;
 };
 
 // `cells` begin at `first`, and are `stride` bytes apart; each is whole lines of a cache.
@@ -29,7 +31,8 @@ struct cell_chunk {
   cell_chunk* next;  // written once
 };
 
-// What a thread has at hand of cells that nobody uses, so that many threads do not wait for each other.
+// What a thread has at hand of cells that nobody uses, so that many threads do not wait for each other: part of a chain, and
+// perhaps a whole one.
 class cell_cache {
  public:
   cell_cache() noexcept = default;
@@ -43,10 +46,14 @@ class cell_cache {
   friend void give_cell(void* memory) noexcept;
 
   // A sanitizer is to see who uses a body that is gone: there each is used again as late as possible.
-  static constexpr unsigned most = sanitizer::instrumented ? 0 : 64;
+  static constexpr std::size_t in_chain = sanitizer::instrumented ? 1 : 32;
+
+  cell* pop() noexcept;
+  void push(cell* c) noexcept;
 
   cell* first_ = nullptr;
-  unsigned count_ = 0;
+  std::size_t count_ = 0;
+  cell* whole_ = nullptr;
 };
 
 // For a body. Throws std::bad_alloc.
