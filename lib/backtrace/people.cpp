@@ -52,7 +52,7 @@ void drop_outermost(std::vector<frame>& all, P&& is_dull) {
 std::vector<frame> of_waiting(std::vector<frame> all) {
   all = of_interest(std::move(all));
   drop_outermost(all, is_of_the_system);
-  drop_outermost(all, is_machinery);
+  drop_outermost(all, [](const frame& f) { return is_machinery(f) || has(f.file, "/c++/"); });
   auto begin = all.begin();
   while (begin != all.end() && is_machinery(*begin)) ++begin;
   if (begin != all.end()) all.erase(all.begin(), begin);

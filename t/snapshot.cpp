@@ -1,0 +1,710 @@
+// SPDX-License-Identifier: MIT
+// Snapshots: everything that they say, compared with what the program knows.
+#include "testing.hpp"
+
+#include "anchor.hpp"
+#include "suspension.hpp"
+
+#ifdef T_HUB
+#include <greenlet/hub.hpp>
+#endif
+#include <greenlet/snapshot.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cctype>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstring>
+#include <functional>
+#include <future>
+#include <link.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <map>
+#include <sstream>
+#include <string>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <thread>
+#include <vector>
+
+using namespace greenlets;
+using namespace std::chrono_literals;
+
+#define after_call() __asm__ volatile("")
+
+__attribute__((noinline)) void t_waits() {
+  switch_to_parent();
+  after_call();
+}
+__attribute__((noinline)) void t_deeper(int depth) {
+  if (depth > 0)
+    t_deeper(depth - 1);
+  else
+    t_waits();
+  after_call();
+}
+__attribute__((noinline)) void t_elsewhere() {
+  t_waits();
+  after_call();
+}
+__attribute__((noinline)) greenlet t_makes() {
+  greenlet g([] {});
+  after_call();
+  return g;
+}
+__attribute__((noinline)) process_snapshot t_takes() {
+  auto s = snapshot();
+  after_call();
+  return s;
+}
+
+namespace {
+
+// The descriptors that a first call opens and that stay are none that a case has left behind.
+[[maybe_unused]] const bool warm = [] {
+  snapshot();
+  dl_iterate_phdr(
+      [](dl_phdr_info* object, std::size_t, void*) {
+        for (int i = 0; i < object->dlpi_phnum; ++i) {
+          const auto& part = object->dlpi_phdr[i];
+          void* const inside = reinterpret_cast<char*>(object->dlpi_addr) + part.p_vaddr + 1;
+          if (part.p_type == PT_LOAD && part.p_flags & PF_X) detail::frames_source()->describe(&inside, 1);
+        }
+        return 0;
+      },
+      nullptr);
+  return true;
+}();
+#ifdef T_HUB
+[[maybe_unused]] const bool warm_too = (hub::this_hub(), hub::shutdown(), true);
+#endif
+
+struct all {
+  process_snapshot s;
+  std::map<std::uint64_t, const greenlet_snapshot*> by_id;
+  std::map<std::uint64_t, const thread_snapshot*> thread_of;
+  std::size_t twice = 0;
+
+  explicit all(process_snapshot taken) : s(std::move(taken)) {
+    for (const thread_snapshot& t : s.threads)
+      for (const greenlet_snapshot& g : t.greenlets) {
+        twice += !by_id.emplace(g.id, &g).second;
+        thread_of[g.id] = &t;
+      }
+  }
+  all(const all&) = delete;
+  const greenlet_snapshot& operator[](const greenlet& g) const {
+    static const greenlet_snapshot nobody;
+    const auto found = by_id.find(g.id());
+    return found == by_id.end() ? nobody : *found->second;
+  }
+  bool has(const greenlet& g) const { return by_id.count(g.id()) != 0; }
+};
+
+std::vector<void*> addresses(const std::vector<frame>& frames) {
+  std::vector<void*> all;
+  for (const frame& f : frames)
+    if (!f.inlined) all.push_back(f.address);
+  return all;
+}
+
+std::size_t count(const process_snapshot& s, const std::vector<void*>& addresses, const std::string& name) {
+  std::size_t n = 0;
+  for (void* const a : addresses)
+    if (const auto found = s.symbols.find(a); found != s.symbols.end())
+      for (const frame& f : found->second) n += f.function.find(name) == 0;
+  return n;
+}
+
+template <void (*write)(std::ostream&, const process_snapshot&)>
+std::string written(const process_snapshot& s) {
+  std::ostringstream out;
+  write(out, s);
+  return out.str();
+}
+
+// RFC 8259, to the letter; keeps the strings, and how often each name is one of an object's.
+class json {
+ public:
+  explicit json(const std::string& text) : text_(text) {
+    valid_ = value() && (space(), at_ == text_.size());
+  }
+  bool valid() const { return valid_; }
+  const std::vector<std::string>& strings() const { return strings_; }
+  std::map<std::string, std::size_t> names;
+
+ private:
+  void space() {
+    while (at_ < text_.size() && std::string(" \t\n\r").find(text_[at_]) != std::string::npos) ++at_;
+  }
+  bool take(char c) {
+    space();
+    if (at_ == text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  bool word(const char* w) {
+    const std::size_t n = std::strlen(w);
+    if (text_.compare(at_, n, w) != 0) return false;
+    at_ += n;
+    return true;
+  }
+  bool digits() {
+    const std::size_t from = at_;
+    while (at_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[at_]))) ++at_;
+    return at_ > from;
+  }
+  bool number() {
+    if (text_[at_] == '-') ++at_;
+    if (text_[at_] == '0')
+      ++at_;
+    else if (!digits())
+      return false;
+    if (text_[at_] == '.') return ++at_, digits();
+    return true;
+  }
+  bool string(std::string& to) {
+    if (!take('"')) return false;
+    while (at_ < text_.size() && text_[at_] != '"') {
+      const auto c = static_cast<unsigned char>(text_[at_]);
+      if (c < 0x20) return false;
+      if (c == '\\') {
+        ++at_;
+        if (text_[at_] == 'u') {
+          for (int i = 0; i < 4; ++i)
+            if (!std::isxdigit(static_cast<unsigned char>(text_[++at_]))) return false;
+          const int code = std::stoi(text_.substr(at_ - 3, 4), nullptr, 16);
+          to += code < 0x80 ? std::string(1, static_cast<char>(code)) : "?";
+          ++at_;
+          continue;
+        }
+        if (std::string("\"\\/bfnrt").find(text_[at_]) == std::string::npos) return false;
+      } else if (c >= 0x80 && !character()) {
+        return false;
+      }
+      to += text_[at_++];
+    }
+    return take('"');
+  }
+  // The rest of a sequence of UTF-8 is there; `at_` stays.
+  bool character() const {
+    const auto byte = [this](std::size_t i) { return static_cast<unsigned char>(at_ + i < text_.size() ? text_[at_ + i] : 0); };
+    if (byte(0) < 0xc0) return at_ > 0 && static_cast<unsigned char>(text_[at_ - 1]) >= 0x80;
+    const std::size_t n = byte(0) >= 0xf0 ? 3 : byte(0) >= 0xe0 ? 2 : 1;
+    for (std::size_t i = 1; i <= n; ++i)
+      if ((byte(i) & 0xc0) != 0x80) return false;
+    return true;
+  }
+  bool value() {
+    space();
+    if (at_ == text_.size()) return false;
+    switch (text_[at_]) {
+      case '{':
+        ++at_;
+        if (take('}')) return true;
+        do {
+          std::string name;
+          if (space(), !string(name) || !take(':') || !value()) return false;
+          ++names[name];
+        } while (take(','));
+        return take('}');
+      case '[':
+        ++at_;
+        if (take(']')) return true;
+        do {
+          if (!value()) return false;
+        } while (take(','));
+        return take(']');
+      case '"': {
+        std::string s;
+        if (!string(s)) return false;
+        strings_.push_back(s);
+        return true;
+      }
+      case 't': return word("true");
+      case 'f': return word("false");
+      case 'n': return word("null");
+      default: return number();
+    }
+  }
+
+  const std::string& text_;
+  std::size_t at_ = 0;
+  bool valid_ = false;
+  std::vector<std::string> strings_;
+};
+
+}  // namespace
+
+TEST_CASE("a snapshot tells every greenlet of the process, as it is: 10,000 in 2 threads") {
+  constexpr unsigned each = 5000;
+  const unsigned n = testing::times(each);
+  std::promise<void> ready, seen;
+  std::vector<greenlet> others(n);
+  greenlet their_main;
+  pid_t their_tid = 0;
+  std::thread t([&] {
+    their_tid = gettid();
+    their_main = main_greenlet();
+    for (unsigned i = 0; i < n; ++i) {
+      others[i] = greenlet([i] { t_deeper(static_cast<int>(i % 7)); });
+      others[i].set_name("other " + std::to_string(i));
+      others[i].switch_to();
+    }
+    ready.set_value();
+    seen.get_future().wait();
+    others.clear();
+  });
+  ready.get_future().wait();
+
+  std::vector<greenlet> mine(n);
+  for (unsigned i = 0; i < n; ++i) {
+    mine[i] = i % 2 ? greenlet(t_elsewhere) : greenlet([i] { t_deeper(static_cast<int>(i % 7)); });
+    if (i % 10 < 8) mine[i].switch_to();   // started
+    if (i % 10 < 2) mine[i].switch_to();   // and finished
+  }
+  {
+    const all now(t_takes());
+    CHECK(now.s.pid == getpid());
+    CHECK(now.s.changing == 0);
+    CHECK(now.s.lost == 0);
+    CHECK(now.twice == 0);
+    CHECK(now.by_id.size() == counts().greenlets);
+    REQUIRE(now.s.threads.size() == 2);
+
+    const greenlet& me = current();
+    REQUIRE(now.has(me));
+    CHECK(now[me].state == greenlet_state::current);
+    CHECK(now[me].is_main);
+    CHECK(now.thread_of.at(me.id())->tid == gettid());
+    CHECK(now.thread_of.at(me.id())->current == me.id());
+    CHECK(now.thread_of.at(me.id())->main == me.id());
+    CHECK(count(now.s, {now[me].addresses.front()}, "t_takes") == 1);
+
+    REQUIRE(now.has(their_main));
+    const thread_snapshot& theirs = *now.thread_of.at(their_main.id());
+    CHECK(theirs.tid == their_tid);
+    CHECK(theirs.current == their_main.id());
+    CHECK(theirs.main == their_main.id());
+    CHECK(now[their_main].addresses.empty());  // it runs
+    CHECK(theirs.greenlets.size() == n + 1);
+
+    unsigned wrong = 0;
+    for (unsigned i = 0; i < n; ++i) {
+      for (const greenlet& g : {mine[i], others[i]}) {
+        const greenlet_snapshot& s = now[g];
+        wrong += s.id != g.id() || s.state != g.state() || s.name != g.name() || s.parent != g.parent().id() || s.is_main || s.is_hub ||
+                 s.switches.has_value() != (greenlet_anchor_v1.body.switches >= 0) || s.age || !s.created_at.empty() || !s.waits_for.empty();
+      }
+      wrong += now.thread_of.at(mine[i].id())->tid != gettid();
+      wrong += now.thread_of.at(others[i].id())->tid != their_tid;
+    }
+    CHECK(wrong == 0);
+
+    unsigned differ = 0, depths = 0, stacks = 0;
+    for (unsigned i = 0; i < n; i += n / 50) {
+      for (const greenlet& g : {mine[i], others[i]}) {
+        differ += now[g].addresses != addresses(frames(g));
+        const stack_usage s = g.stack();
+        const bool is_mine = g == mine[i];
+        if (is_mine) stacks += now[g].stack.used != s.used || now[g].stack.reserved != s.reserved || now[g].stack.committed != s.committed;
+        stacks += now[g].high_water < now[g].stack.committed || (g.state() == greenlet_state::suspended && now[g].high_water < now[g].stack.used);
+      }
+      depths += count(now.s, now[others[i]].addresses, "t_deeper") != i % 7 + 1;
+    }
+    CHECK(differ == 0);
+    CHECK(stacks == 0);
+    CHECK(depths == 0);
+  }
+  seen.set_value();
+  t.join();
+  their_main = {};
+}
+
+TEST_CASE("what does the same is told once, with how many it is") {
+  std::vector<greenlet> same, others;
+  for (int i = 0; i < 50; ++i) {
+    same.emplace_back(t_elsewhere);
+    same.back().switch_to();
+    others.emplace_back([] { t_deeper(2); });
+    others.back().switch_to();
+  }
+  greenlet child;
+  const greenlet family([&] {
+    child = greenlet(t_elsewhere);
+    child.switch_to();
+    t_waits();
+  });
+  family.switch_to();
+  const auto s = snapshot();
+  const std::string text = written<write_text>(s);
+  INFO(text);
+  const auto ids = [](const std::vector<greenlet>& v) {
+    std::string t;
+    for (int i = 0; i < 3; ++i) t += std::to_string(v[static_cast<std::size_t>(i)].id()) + ", ";
+    return t;
+  };
+  CHECK(text.find("50 greenlets (" + ids(same) + "...): suspended") != std::string::npos);
+  CHECK(text.find("50 greenlets (" + ids(others) + "...): suspended") != std::string::npos);
+  // The one with a child is another, though it waits in the same place; and its child is below it.
+  const auto at_family = text.find("\n    greenlet " + std::to_string(family.id()) + ": suspended");
+  const auto at_child = text.find("\n      greenlet " + std::to_string(child.id()) + ": suspended");
+  REQUIRE(at_family != std::string::npos);
+  REQUIRE(at_child != std::string::npos);
+  CHECK(at_family < at_child);
+  CHECK(std::count(text.begin(), text.end(), '\n') < 60);
+  const std::string graph = written<write_dot>(s);
+  CHECK(graph.find("50 greenlets") != std::string::npos);
+  CHECK(graph.rfind("digraph greenlets {", 0) == 0);
+  CHECK(graph.substr(graph.size() - 3) == "\n}\n");
+  std::istringstream lines(graph);
+  for (std::string line; std::getline(lines, line);) {
+    unsigned quotes = 0;
+    for (std::size_t i = 0; i < line.size(); ++i)
+      if (line[i] == '\\')
+        ++i;
+      else
+        quotes += line[i] == '"';
+    CHECK(quotes % 2 == 0);
+  }
+  CHECK(std::count(graph.begin(), graph.end(), '\n') < 40);
+  child = {};
+}
+
+TEST_CASE("names of any bytes are written so that people and programs can read them") {
+  const std::string odd = "a\"b\\c\nd\x01\x1b[31m\x7f \xc3\xa9 \xff\xc3 \xe2\x82 \xed\xa0\x80 \xc2\x9b end";
+  greenlet g(t_waits);
+  g.set_name(odd);
+  greenlet longest(t_waits);
+  longest.set_name(std::string(10000, 'x'));
+  greenlet with_zero(t_waits);
+  with_zero.set_name(std::string("zero\0inside", 11));
+  const all now(snapshot());
+  CHECK(now[g].name == odd);
+  CHECK(now[longest].name == std::string(4096, 'x'));
+  CHECK(now[with_zero].name == std::string("zero\0inside", 11));
+
+  const std::string text = written<write_json>(now.s);
+  const json j(text);
+  REQUIRE(j.valid());
+  const auto& s = j.strings();
+  const std::string as_told = std::string("a\"b\\c\nd\x01\x1b[31m\x7f \xc3\xa9 ?? ?? ??? \xc2\x9b end");
+  CHECK(std::find(s.begin(), s.end(), as_told) != s.end());
+  CHECK(std::find(s.begin(), s.end(), std::string("zero\0inside", 11)) != s.end());
+
+  const std::string told = written<write_text>(now.s);
+  CHECK(told.find("\"a\\\"b\\\\c\\x0ad\\x01\\x1b[31m\\x7f \xc3\xa9 \\xff\\xc3 \\xe2\\x82 \\xed\\xa0\\x80 \\xc2\\x9b end\"") != std::string::npos);
+  for (const char c : told + written<write_dot>(now.s)) REQUIRE((c == '\n' || static_cast<unsigned char>(c) >= 0x20));
+}
+
+TEST_CASE("JSON has all that there is") {
+  greenlet g(t_elsewhere);
+  g.switch_to();
+  const auto s = snapshot();
+  const std::string text = written<write_json>(s);
+  json j(text);
+  REQUIRE(j.valid());
+  std::size_t greenlets = 0, frames = 0;
+  for (const thread_snapshot& t : s.threads) greenlets += t.greenlets.size();
+  for (const auto& [address, each] : s.symbols) frames += each.size();
+  CHECK(j.names["id"] == greenlets);
+  CHECK(j.names["addresses"] == greenlets);
+  CHECK(j.names["stack"] == greenlets);
+  CHECK(j.names["waits_for"] == greenlets);
+  CHECK(j.names["tid"] == s.threads.size());
+  CHECK(j.names["function"] == frames);
+  CHECK(j.names["version"] == 1);
+}
+
+TEST_CASE("when and where it was made is told, when that is recorded") {
+  greenlet before = t_makes();
+  record_creation(true);
+  const auto from = std::chrono::steady_clock::now();
+  greenlet g = t_makes();
+  greenlet with(attributes().name("with attributes"), t_waits);
+  const auto made = std::chrono::steady_clock::now();
+  record_creation(true, 0);
+  greenlet when_only = t_makes();
+  record_creation(false);
+  greenlet later = t_makes();
+  {
+    const all now(snapshot());
+    const auto end = std::chrono::steady_clock::now();
+    for (const greenlet& each : {before, later}) {
+      CHECK_FALSE(now[each].age);
+      CHECK(now[each].created_at.empty());
+    }
+    REQUIRE(now[g].age);
+    CHECK(*now[g].age <= end - from);
+    REQUIRE(now[with].age);
+    CHECK(*now[with].age >= std::chrono::nanoseconds(0));
+    REQUIRE(now[when_only].age);
+    CHECK(*now[when_only].age <= end - made);
+    CHECK(now[when_only].created_at.empty());
+    REQUIRE_FALSE(now[g].created_at.empty());
+    CHECK(now[g].created_at.size() <= 16);
+    CHECK(count(now.s, now[g].created_at, "t_makes") == 1);
+    CHECK(count(now.s, now[with].created_at, "t_makes") == 0);
+    const std::string text = written<write_text>(now.s);
+    INFO(text);
+    CHECK(text.find("made by") != std::string::npos);
+  }
+  // A record that has been used before has forgotten it.
+  g = {};
+  for (int i = 0; i < 300; ++i) CHECK_FALSE(all(snapshot({false, false, false, 0}))[t_makes()].age);
+}
+
+TEST_CASE("others' creations are recorded at the latest when they have made 256 more") {
+  std::atomic<bool> on{false};
+  std::thread t([&] {
+    greenlet([] {});
+    while (!on) std::this_thread::yield();
+    for (int i = 0; i < 256; ++i) greenlet([] {});
+    greenlet g = t_makes();
+    const all now(snapshot());
+    CHECK(now[g].age);
+  });
+  record_creation(true);
+  on = true;
+  t.join();
+  record_creation(false);
+}
+
+#ifdef T_HUB
+TEST_CASE("what greenlets wait for in a hub is told") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  {
+    hub::descriptor reads(ends[0]), writes(ends[1]);
+    hub::mutex m;
+    hub::queue<int> q(0);
+    hub::semaphore s(0);
+    hub::event e;
+    std::map<std::string, hub::task<void>> all_tasks;
+    const auto wait = [&](const std::string& how, std::function<void()> f) { all_tasks[how] = hub::spawn(std::move(f)); };
+    m.lock();
+    wait("reading descriptor " + std::to_string(ends[0]), [&] { reads.wait(hub::direction::readable); });
+    char page[4096] = {};
+    while (write(ends[1], page, sizeof page) > 0 || errno == EINTR) continue;
+    wait("writing descriptor " + std::to_string(ends[1]) + ", ", [&] { writes.wait(hub::direction::writable, 1h); });
+    wait("timer, ", [] { hub::sleep_for(1h); });
+    wait("mutex 0x", [&] { m.lock(); });
+    wait("queue pop 0x", [&] { q.pop(); });
+    wait("semaphore 0x", [&] { s.acquire(); });
+    wait("event 0x", [&] { e.wait(); });
+    wait("any of several", [&] { hub::wait_any(q, s); });
+    wait("task 0x", [&] { all_tasks.at("event 0x").join(); });
+    hub::yield();
+    hub::yield();
+    hub::task<void> turn;
+    {
+      const auto before = std::chrono::steady_clock::now();
+      turn = hub::spawn([] { hub::yield(); hub::yield(); });
+      hub::yield();
+      const all now(snapshot());
+      for (const auto& [how, task] : all_tasks) {
+        INFO(how << " <- " << now[task.handle()].waits_for);
+        CHECK(now[task.handle()].waits_for.find(how) == 0);
+        const bool timed = how.find(", ") != std::string::npos;
+        CHECK((now[task.handle()].waits_for.find(" s left") != std::string::npos) == timed);
+      }
+      CHECK(now[turn.handle()].waits_for == "its turn");
+      const thread_snapshot& t = *now.thread_of.at(current().id());
+      REQUIRE(t.in_turn);
+      CHECK(*t.in_turn <= std::chrono::steady_clock::now() - before + 1h);
+      std::size_t hubs = 0;
+      for (const greenlet_snapshot& g : t.greenlets) hubs += g.is_hub;
+      CHECK(hubs == 1);
+      CHECK(now[all_tasks.at("timer, ").handle().parent()].is_hub);
+      const std::string text = written<write_text>(now.s);
+      INFO(text);
+      CHECK(text.find("waits for mutex 0x") != std::string::npos);
+    }
+    hub::shutdown();
+  }
+  const auto s = snapshot();
+  for (const thread_snapshot& t : s.threads) CHECK_FALSE(t.in_turn);
+}
+#endif
+
+TEST_CASE("snapshots can be taken while others switch, make and finish greenlets at full speed") {
+  std::atomic<bool> over{false};
+  std::atomic<unsigned long> rounds{0};
+  const auto work = [&] {
+    std::vector<greenlet> kept;
+    for (int i = 0; i < 20; ++i) {
+      kept.emplace_back([] {
+        for (;;) t_waits();
+      });
+      kept.back().set_name("kept");
+    }
+    while (!over) {
+      for (const greenlet& g : kept) g.switch_to();
+      for (int i = 0; i < 20; ++i) greenlet([] { t_elsewhere(); }).switch_to();
+      std::vector<greenlet> burst(50);
+      for (greenlet& g : burst) {
+        g = greenlet(t_elsewhere);
+        g.set_name("burst");
+        g.switch_to();
+      }
+      for (const greenlet& g : burst) g.switch_to();
+      ++rounds;
+    }
+  };
+  std::thread a(work), b(work);
+  std::thread comes_and_goes([&] {
+    while (!over) std::thread([] { greenlet(t_elsewhere).switch_to(); }).join();
+  });
+  while (rounds < 10) std::this_thread::yield();
+  const auto mine = greenlet([] { t_deeper(3); });
+  mine.switch_to();
+  unsigned odd = 0, missing = 0, duplicates = 0, taken = 0;
+  const unsigned enough = testing::times(200);
+  const unsigned long began = rounds;
+  for (; taken < enough || rounds < began + 20; ++taken) {
+    const all now(snapshot());
+    missing += !now.has(mine) || now[mine].state != greenlet_state::suspended || now[mine].addresses != addresses(frames(mine));
+    duplicates += now.twice != 0;
+    for (const auto& [id, g] : now.by_id) {
+      odd += id == 0 || !(g->name.empty() || g->name == "kept" || g->name == "burst") || !g->waits_for.empty();
+      odd += g->is_main && g->parent != 0;
+      odd += g->stack.used > g->stack.reserved;
+      if (g->name == "kept" && g->state == greenlet_state::suspended && !g->addresses.empty() && g->stack.used > 0)
+        odd += g->addresses.size() > 200;
+    }
+    if (taken % 20 == 0) {
+      const std::string text = written<write_json>(now.s);
+      odd += !json(text).valid();
+      odd += written<write_text>(now.s).empty() + written<write_dot>(now.s).empty();
+    }
+  }
+  over = true;
+  a.join();
+  b.join();
+  comes_and_goes.join();
+  CHECK(missing == 0);
+  CHECK(duplicates == 0);
+  CHECK(odd == 0);
+}
+
+TEST_CASE("a thread that has never used the library can take one") {
+  const greenlet g(t_elsewhere);
+  g.switch_to();
+  std::thread([&] {
+    const all now(snapshot());
+    CHECK(now.s.threads.size() == 1);
+    CHECK(now[g].addresses == addresses(frames(g)));
+  }).join();
+}
+
+TEST_CASE("those of a thread that has ended are told with it, as long as they are held") {
+  greenlet held, unstarted;
+  std::thread([&] {
+    held = greenlet(t_elsewhere);
+    held.switch_to();
+    unstarted = greenlet(t_elsewhere);
+  }).join();
+  const all now(snapshot());
+  CHECK(now[held].state == greenlet_state::unwound);
+  CHECK(now[held].addresses.empty());
+  CHECK(now[unstarted].state == greenlet_state::unstarted);
+  const thread_snapshot& t = *now.thread_of.at(held.id());
+  CHECK(t.exited);
+  CHECK(t.current == 0);
+  CHECK(&t == now.thread_of.at(unstarted.id()));
+  CHECK(written<write_text>(now.s).find("(exited)") != std::string::npos);
+}
+
+TEST_CASE("a forked child tells its own thread's, and the others' as dead") {
+  std::promise<greenlet> made;
+  std::promise<void> done;
+  std::thread t([&] {
+    const greenlet g(t_elsewhere);
+    g.switch_to();
+    made.set_value(g);
+    done.get_future().wait();
+  });
+  const greenlet theirs = made.get_future().get();
+  const greenlet mine(t_elsewhere);
+  mine.switch_to();
+  const testing::child c = testing::in_child([&] {
+    const all now(snapshot());
+    if (now.s.pid != getpid()) _exit(2);
+    if (now[mine].state != greenlet_state::suspended || now[mine].addresses != addresses(frames(mine))) _exit(3);
+    if (now[theirs].state != greenlet_state::unwound) _exit(4);
+    if (now.thread_of.at(mine.id())->tid != getpid() || !now.thread_of.at(theirs.id())->exited) _exit(5);
+    _exit(0);
+  });
+  CHECK(WIFEXITED(c.status));
+  CHECK(WEXITSTATUS(c.status) == 0);
+  done.set_value();
+  t.join();
+}
+
+TEST_CASE("where the system forbids to read memory by a call, it is read by a pipe") {
+  const greenlet mine(t_elsewhere);
+  mine.switch_to();
+  const testing::child c = testing::in_child([&] {
+    const auto load = [](std::size_t at) { return static_cast<__u32>(at); };
+    sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, load(offsetof(seccomp_data, nr))),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog program = {sizeof rules / sizeof *rules, rules};
+    const auto before = addresses(frames(mine));
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(77);
+    const all now(snapshot());
+    if (now.s.lost != 0 || now.by_id.size() != counts().greenlets) _exit(2);
+    if (now[mine].state != greenlet_state::suspended || now[mine].addresses != before) _exit(3);
+    _exit(0);
+  });
+  CHECK(WIFEXITED(c.status));
+  CHECK((WEXITSTATUS(c.status) == 0 || WEXITSTATUS(c.status) == 77));
+}
+
+TEST_CASE("logical frames go on in the parents") {
+  greenlet child;
+  std::vector<frame> own, logical;
+  const greenlet parent([&] {
+    child = greenlet([] { t_deeper(1); });
+    child.switch_to();
+    t_elsewhere();
+  });
+  parent.switch_to();
+  own = frames(child);
+  logical = logical_frames(child);
+  const auto middle = frames(parent);
+  CHECK(logical.size() > own.size() + middle.size());
+  const auto named = [](const std::vector<frame>& all, const std::string& name) {
+    return std::count_if(all.begin(), all.end(), [&](const frame& f) { return f.function.find(name) == 0; });
+  };
+  CHECK(named(own, "t_elsewhere") == 0);
+  CHECK(named(logical, "t_deeper") == named(own, "t_deeper"));
+  CHECK(named(logical, "t_elsewhere") == named(middle, "t_elsewhere"));
+  CHECK(named(logical, "main") == 1);
+  CHECK(logical_frames(greenlet()).empty());
+  CHECK(addresses(logical_frames(parent)).size() + addresses(own).size() == addresses(logical).size());
+  child = {};
+}
+
+TEST_CASE("what was not asked for is not looked for") {
+  const greenlet g(t_elsewhere);
+  g.switch_to();
+  snapshot_options with;
+  with.frames = false;
+  with.pages = false;
+  CHECK(all(snapshot(with))[g].addresses.empty());
+  CHECK(all(snapshot(with))[g].stack.committed == 0);
+  with.frames = true;
+  with.symbols = false;
+  with.most_frames = 2;
+  const all now(snapshot(with));
+  CHECK(now[g].addresses.size() == 2);
+  CHECK(now.s.symbols.empty());
+}
