@@ -66,7 +66,7 @@ namespace {
 
 // The descriptors that a first call opens and that stay are none that a case has left behind.
 [[maybe_unused]] const bool warm = [] {
-  snapshot();
+  frames(current());
   dl_iterate_phdr(
       [](dl_phdr_info* object, std::size_t, void*) {
         for (int i = 0; i < object->dlpi_phnum; ++i) {

@@ -33,6 +33,7 @@
 #include <greenlet/attributes.hpp>
 #include <greenlet/context.hpp>
 #include <greenlet/counts.hpp>
+#include <greenlet/creation.hpp>
 #include <greenlet/error.hpp>
 #include <greenlet/exit.hpp>
 #include <greenlet/generator.hpp>
