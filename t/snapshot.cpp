@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <future>
@@ -24,6 +25,8 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <map>
+#include <new>
+#include <ostream>
 #include <sstream>
 #include <string>
 #include <sys/prctl.h>
@@ -61,6 +64,22 @@ __attribute__((noinline)) process_snapshot t_takes() {
   after_call();
   return s;
 }
+
+// Memory runs out for the calling thread after so many blocks; -1: it does not.
+static thread_local long blocks_left = -1;
+
+void* operator new(std::size_t n) {
+  if (blocks_left == 0) throw std::bad_alloc();
+  if (blocks_left > 0) --blocks_left;
+  void* const p = std::malloc(n ? n : 1);
+  if (!p) throw std::bad_alloc();
+  return p;
+}
+void* operator new[](std::size_t n) { return operator new(n); }
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
 
 namespace {
 
@@ -125,6 +144,11 @@ std::string written(const process_snapshot& s) {
   std::ostringstream out;
   write(out, s);
   return out.str();
+}
+
+std::ostream& nowhere() {
+  static std::ostream out(nullptr);
+  return out;
 }
 
 // RFC 8259, to the letter; keeps the strings, and how often each name is one of an object's.
@@ -691,6 +715,37 @@ TEST_CASE("logical frames go on in the parents") {
   CHECK(logical_frames(greenlet()).empty());
   CHECK(addresses(logical_frames(parent)).size() + addresses(own).size() == addresses(logical).size());
   child = {};
+}
+
+TEST_CASE("without memory it throws std::bad_alloc, wherever that comes, and nothing is left") {
+  std::vector<greenlet> some;
+  record_creation(true);
+  for (int i = 0; i < 10; ++i) {
+    some.emplace_back(t_elsewhere);
+    some.back().set_name("a name that is too long to lie in a string itself");
+    some.back().switch_to();
+  }
+  record_creation(false);
+  const snapshot_options with = {true, false, true, 200};  // libdw does without what it is refused, or does not
+  const std::size_t before = all(snapshot(with)).by_id.size();
+  const auto refused = [](auto&& act) {
+    for (long n = 0;; ++n) {
+      blocks_left = n;
+      try {
+        act();
+        blocks_left = -1;
+        return n;
+      } catch (const std::bad_alloc&) {
+        blocks_left = -1;
+      }
+    }
+  };
+  CHECK(refused([&] { snapshot(with); }) > 100);
+  const auto s = snapshot();
+  CHECK(refused([&] { write_text(nowhere(), s); }) > 10);
+  CHECK(refused([&] { write_json(nowhere(), s); }) > 10);
+  CHECK(refused([&] { write_dot(nowhere(), s); }) > 10);
+  CHECK(all(snapshot(with)).by_id.size() == before);
 }
 
 TEST_CASE("what was not asked for is not looked for") {
