@@ -5,10 +5,15 @@
 
 #include "steps.hpp"
 
+#include "../sanitizer.hpp"
+
+#include <cerrno>
 #include <cstring>
 #include <dlfcn.h>
 #include <libunwind.h>
 #include <new>
+#include <sys/uio.h>
+#include <unistd.h>
 
 namespace greenlets::detail {
 namespace {
@@ -34,6 +39,23 @@ bool is_of_an_object(std::uintptr_t address) noexcept {
 #endif
 }
 
+// Where words of two moments were taken for a place in code, libunwind looks at what is there. A part of an object may be no
+// memory, and of what is data a sanitizer would say that it is not ours.
+GREENLET_NO_ASAN void load(std::uintptr_t address, unw_word_t* word) noexcept {
+  const auto* const from = reinterpret_cast<const volatile unsigned char*>(address);
+  unsigned char bytes[sizeof *word];
+  for (std::size_t i = 0; i < sizeof bytes; ++i) bytes[i] = from[i];
+  std::memcpy(word, bytes, sizeof bytes);
+}
+
+bool load_if_there(std::uintptr_t address, unw_word_t* word) noexcept {
+  const iovec to = {word, sizeof *word};
+  const iovec from = {reinterpret_cast<void*>(address), sizeof *word};
+  const ssize_t got = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+  if (got < 0 && errno != EFAULT) return load(address, word), true;
+  return got == static_cast<ssize_t>(sizeof *word);
+}
+
 int read_memory(unw_addr_space_t, unw_word_t address, unw_word_t* word, int writes, void* self) {
   if (writes) return -UNW_EINVAL;
   const auto& s = *static_cast<const suspension_v1*>(self);
@@ -43,7 +65,7 @@ int read_memory(unw_addr_space_t, unw_word_t address, unw_word_t* word, int writ
     return 0;
   }
   if (!is_of_an_object(address)) return -UNW_EINVAL;
-  std::memcpy(word, reinterpret_cast<const void*>(address), sizeof *word);
+  load(address, word);
   return 0;
 }
 
@@ -108,9 +130,7 @@ int read_symbol(unw_addr_space_t, unw_word_t address, unw_word_t* word, int writ
   if (writes) return -UNW_EINVAL;
   auto& s = *static_cast<symbols*>(self);
   if (symbols::number_of(address) == registers::count) {
-    if (address >= symbols::regions || !is_of_an_object(address)) return -UNW_EINVAL;
-    std::memcpy(word, reinterpret_cast<const void*>(address), sizeof *word);
-    return 0;
+    return address < symbols::regions && is_of_an_object(address) && load_if_there(address, word) ? 0 : -UNW_EINVAL;
   }
   for (std::size_t i = 0; i < s.count; ++i)
     if (s.read[i] == address) return *word = symbols::row + i, 0;
