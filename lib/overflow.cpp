@@ -32,7 +32,7 @@ namespace {
 
 // A guard page gives SIGSEGV, whichever way it was made: Linux keeps SIGBUS for the ends of files.
 struct sigaction previous;
-std::atomic<bool> reports{false};
+std::atomic<bool> reports{false};  // set under threads_lock
 char program[256] = "";  // what the dynamic linker does not name
 std::size_t signal_room = 4096;  // what a signal's frame takes of a stack, at most
 
@@ -255,17 +255,14 @@ int install() noexcept {
 // The same, once.
 int install_for_all(thread_record& mine) noexcept {
   const std::lock_guard list(threads_lock);
-  if (reports_overflows()) return 0;
+  if (reports.load(std::memory_order_relaxed)) return 0;
   if (const int code = install()) return code;
   reports.store(true, std::memory_order_relaxed);
-  for (thread_record* t = first_thread(); t; t = t->next_thread)
-    if (t != &mine) t->raise(attention::signal_stack);
+  give_signal_stacks(&mine);
   return 0;
 }
 
 }  // namespace
-
-bool reports_overflows() noexcept { return reports.load(std::memory_order_relaxed); }
 
 }  // namespace detail
 
@@ -273,7 +270,7 @@ void report_stack_overflows() {
   using namespace detail;
   thread_record& mine = this_thread();
   give_signal_stack(mine);
-  if (reports_overflows()) return;
+  if (reports.load(std::memory_order_relaxed)) return;
   static const bool primed = prime();
   static_cast<void>(primed);
   if (const int code = install_for_all(mine)) {

@@ -7,8 +7,10 @@ namespace greenlets::detail {
 
 struct thread_record;
 
-// overflow.cpp: whether they are to be reported. Set under threads_lock.
-bool reports_overflows() noexcept;
+// signal_stack.cpp: whether every thread is to have one.
+bool gives_signal_stacks() noexcept;
+// From now on that is so: under threads_lock. Those of other threads than `mine` have it at their next entry.
+void give_signal_stacks(const thread_record* mine) noexcept;
 
 // signal_stack.cpp: an alternate stack of the calling thread, unless it has one already, ours or another.
 // Throws std::system_error (mmap, mprotect, sigaltstack).

@@ -227,9 +227,26 @@ inline void closes(int fd) noexcept {
   if (watches_threads() && __sanitizer_syscall_pre_impl_close) __sanitizer_syscall_pre_impl_close(fd);
 }
 
+// A stack that is no greenlet's: valgrind takes steps from one to another for a stack that grows.
+inline unsigned knows_stack([[maybe_unused]] void* low, [[maybe_unused]] std::size_t size) noexcept {
+#ifdef HAVE_VALGRIND_VALGRIND_H
+  return VALGRIND_STACK_REGISTER(low, static_cast<char*>(low) + size);
+#else
+  return 0;
+#endif
+}
+inline void forgets_stack([[maybe_unused]] unsigned id) noexcept {
+#ifdef HAVE_VALGRIND_VALGRIND_H
+  VALGRIND_STACK_DEREGISTER(id);
+#endif
+}
+
 // Whether a handler is called later than its signal has come, when the thread calls something that the sanitizer knows:
 // then the handler's context is of an earlier moment.
 inline bool holds_signals_back() noexcept { return watches_threads(); }
+
+// Whether a child of fork() may start threads: of a process of several, ThreadSanitizer ends it.
+inline bool starts_threads_in_children() noexcept { return !watches_threads(); }
 
 // What one thread has done before, another that comes to it by a way that is not instrumented sees after.
 inline void before(void* meeting) noexcept {

@@ -2,9 +2,11 @@
 // Alternate signal stacks: a handler cannot run on a stack that is used up.
 #include "fault.hpp"
 #include "overflow.hpp"
+#include "sanitizer.hpp"
 #include "slab.hpp"
-#include "thread.hpp"
+#include "threads.hpp"
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <sys/mman.h>
@@ -44,10 +46,21 @@ const char* give(thread_record& t) noexcept {
   drop_signal_stack(t);  // somebody has disabled it
   const char* call;
   t.signal_stack = map_signal_stack(call);
+  if (t.signal_stack) t.signal_stack_id = sanitizer::knows_stack(t.signal_stack + page_size(), signal_stack_size);
   return t.signal_stack ? nullptr : call;
 }
 
+std::atomic<bool> for_all{false};
+
 }  // namespace
+
+bool gives_signal_stacks() noexcept { return for_all.load(std::memory_order_relaxed); }
+
+void give_signal_stacks(const thread_record* mine) noexcept {
+  for_all.store(true, std::memory_order_relaxed);
+  for (thread_record* t = first_thread(); t; t = t->next_thread)
+    if (t != mine) t->raise(attention::signal_stack);
+}
 
 void give_signal_stack(thread_record& t) {
   if (const char* const refused = give(t))
@@ -72,6 +85,7 @@ void drop_signal_stack(thread_record& t) noexcept {
     now.ss_size = signal_stack_size;
     sigaltstack(&now, nullptr);
   }
+  sanitizer::forgets_stack(t.signal_stack_id);
   munmap(base, mapped_size());
 }
 

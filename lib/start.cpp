@@ -80,6 +80,7 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   if (self->held && --t.holding == 0) t.lower(attention::held);  // destroyed with the body, not here: user code
   unlist(t, self);
   if (t.wants(attention::fp_env)) carry_fp_env(t, next);
+  if (t.wants(attention::watched)) t.lower(attention::watched);
   end_fp_env(t, self);
   if (t.wants(attention::dropped)) take_back(t, self);
   keep_until_left(t, self);
@@ -105,8 +106,9 @@ GREENLET_ALWAYS_INLINE void end_straight(thread_record& t, body* self, body* par
   t.pool.push(std::exchange(self->memory, nullptr));
   self->state.store(life::finished, std::memory_order_release);
   exchange_exceptions(&t, self, parent);
+  t.current.store(parent, std::memory_order_relaxed);  // before: a signal's handler looks at who is current
+  std::atomic_signal_fence(std::memory_order_release);
   end_own_count(self);  // from here on another thread may free it
-  t.current.store(parent, std::memory_order_relaxed);
 }
 
 // The end of the running greenlet, whose result this is. Returns what the next to run on this stack is sent.

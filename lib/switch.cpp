@@ -3,7 +3,8 @@
 #include "collector.hpp"
 #include "fault.hpp"
 #include "overflow.hpp"
-#include "thread.hpp"
+#include "threads.hpp"
+#include "watching.hpp"
 
 #include <cxxabi.h>
 #include <mutex>
@@ -100,6 +101,10 @@ void enter_slowly(thread_record& t) {
     t.lower(attention::signal_stack);
     try_signal_stack(t);
   }
+  if (t.wants(attention::errand)) {
+    t.lower(attention::errand);
+    run_errand();
+  }
   if (t.wants(attention::in_hook)) return;
   const pinned pin(t);
   if (t.wants(attention::dropped)) flush_dropped(t);
@@ -150,7 +155,10 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   t.slot = std::move(p);
   exchange_exceptions(&t, from, to);
   t.left = from;
-  if (t.wants(attention::fp_env)) carry_fp_env(t, to);
+  if (t.wants(attention::fp_env | attention::watched)) {
+    if (t.wants(attention::fp_env)) carry_fp_env(t, to);
+    t.lower(attention::watched);
+  }
   t.current.store(to, std::memory_order_relaxed);
   const machine::cargo got = machine::jump(from->place(), to->place(), t.machine, in_slot);
   // By inline code there is nothing more to do, for nothing else was due.
@@ -248,6 +256,15 @@ void set_waker(void (*wake)(void*), void* data) {
   const std::lock_guard lock(t.waker_lock);
   t.waker = wake;
   t.waker_data = data;
+}
+
+std::atomic<bool>* watch_hub(const greenlet& hub, const std::uint64_t* polled_at) {
+  thread_record& t = this_thread();
+  const std::lock_guard lock(threads_lock);
+  t.hub_runner.store(access::body_of(hub), std::memory_order_release);
+  t.polled_at.store(polled_at, std::memory_order_release);
+  t.in_poll.store(false, std::memory_order_relaxed);
+  return &t.in_poll;
 }
 
 value switch_to_parent(value&& sent) {

@@ -9,6 +9,7 @@
 #include "fault.hpp"
 #include "overflow.hpp"
 #include "threads.hpp"
+#include "watching.hpp"
 
 #include <greenlet/counts.hpp>
 
@@ -88,7 +89,8 @@ thread_record& first_use() {
   enlist(*made);
   set_record(made);
   look_for_tracers(*made);
-  if (reports_overflows()) try_signal_stack(*made);
+  if (gives_signal_stacks()) try_signal_stack(*made);
+  if (has_errand()) made->raise(attention::errand);
   return *made;
 }
 

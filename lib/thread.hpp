@@ -49,8 +49,10 @@ constexpr std::uint32_t nobody = 2048;  // the thread has no record
 constexpr std::uint32_t signal_stack = 4096;  // it is to have one of its own
 constexpr std::uint32_t ending = 8192;  // its greenlets are being unwound, or have been
 constexpr std::uint32_t condemned = 16384;  // a collector has found greenlets of ours that nothing can reach
+constexpr std::uint32_t watched = 32768;    // somebody wants to know whether there is a switch: the next one takes it away
+constexpr std::uint32_t errand = 65536;     // something is to be done that only a thread can do that is in no handler
 // Those for which only inline code has to make way.
-constexpr std::uint32_t out_of_line = attention_debugger | fp_env | orphan | by_call | guests | received | ending;
+constexpr std::uint32_t out_of_line = attention_debugger | fp_env | orphan | by_call | guests | received | ending | watched;
 }  // namespace attention
 
 struct thread_record : hot_thread {
@@ -90,11 +92,18 @@ struct thread_record : hot_thread {
   thread_record* survives_in = nullptr;  // the record whose survivor this one was begun on
 
   char* signal_stack = nullptr;    // the mapping of its alternate one, when that is ours (signal_stack.cpp)
+  unsigned signal_stack_id = 0;    // valgrind's
 
   // Whoever blocks the thread in the kernel sets this, to be told that attention is wanted.
   std::mutex waker_lock;
   void (*waker)(void*) = nullptr;
   void* waker_data = nullptr;
+
+  // What its hub tells; written by the thread.
+  std::atomic<bool> in_poll{false};           // it waits for events, unless another greenlet is current
+  // When it last looked for some, in milliseconds of CLOCK_MONOTONIC; null: there is no hub. Set to null under threads_lock.
+  std::atomic<const std::uint64_t*> polled_at{nullptr};
+  std::atomic<const body*> hub_runner{nullptr};  // its greenlet
 
   std::atomic<bool> exited{false};
   // One for the thread, one for each body that started here, and others for a while. What the thread itself takes

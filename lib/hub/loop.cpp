@@ -43,6 +43,7 @@ loop& loop::make() {
     return *this_threads_loop;
   }
   this_threads_loop = &*made;
+  made->in_poll_ = greenlets::detail::watch_hub(made->runner_, &made->uv_.time);  // libuv's own: read anew after each poll
   greenlets::detail::set_hub(&*made, layout());
   greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
   return *this_threads_loop;
@@ -102,7 +103,9 @@ void loop::turn() {
   const bool idle = !waiter::front(ready_);
   if (idle && external_ == 0 && !may_get_messages()) return give_up_waiting();
   ++turns_;
+  in_poll_->store(idle, std::memory_order_relaxed);
   uv_run(&uv_, idle ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+  in_poll_->store(false, std::memory_order_relaxed);
   if (escaped_) std::rethrow_exception(std::exchange(escaped_, nullptr));
 }
 
@@ -166,6 +169,7 @@ void loop::close() noexcept {
     this_threads_loop = nullptr;
     greenlets::detail::set_hub(nullptr, layout());
     greenlets::detail::set_waker(nullptr, nullptr);
+    greenlets::detail::watch_hub(greenlet(), nullptr);
   }
   forget_last();
   std::list<std::function<void()>> undelivered;

@@ -21,6 +21,7 @@
 
 #include <greenlet/hub/run.hpp>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -189,6 +190,7 @@ class loop {
   unsigned gather_ = most_gathered;  // so many more before they are resumed
   std::exception_ptr escaped_;  // an exception on its way round libuv's frames
   std::uint64_t switches_ = 0, turns_ = 0;
+  std::atomic<bool>* in_poll_ = nullptr;  // for who watches the thread
 };
 
 // Keeps a loop's memory, also when it is closed. Counted without atomics: a loop has one thread.
