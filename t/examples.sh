@@ -30,7 +30,7 @@ run() {
   ! grep -q '#include <greenlet/hub' "$1" || libs="$builddir/lib/libgreenlet-hub.la $libs"
   ! grep -q '#include <greenlet/hub/libpq' "$1" || libs="$libs $LIBPQ_LIBS"
   ! grep -q '#include <greenlet/hub/hiredis' "$1" || libs="$libs $HIREDIS_LIBS"
-  ! grep -q -e '#include <greenlet/backtrace' -e '#include <greenlet/snapshot' "$1" || libs="$builddir/lib/libgreenlet-backtrace.la $libs"
+  ! grep -Eq '#include <greenlet/(backtrace|dump|monitor|snapshot)' "$1" || libs="$builddir/lib/libgreenlet-backtrace.la $libs"
   ! grep -q '#include <greenlet/gc' "$1" || libs="$builddir/lib/libgreenlet-gc.la $libs"
   case $1 in *.c) tag=CC compiler=$CC libs="$libs $static_libs" ;; *) tag=CXX compiler=$CXX ;; esac
   compile "$1" "$program.o" || return 1

@@ -4,6 +4,7 @@
 
 #include "config.h"
 #include "debug_information.hpp"
+#include "forks.hpp"
 
 #include "../describe.hpp"
 
@@ -36,6 +37,7 @@ void describe(std::vector<frame>& to, const place_in_code& p) {
   const void* const inside = static_cast<char*>(p.address) - (p.interrupted ? 0 : 1);
   frame f = by_dynamic_linker(p.address, inside);
 #ifdef HAVE_LIBDW
+  const out_of_forks guard;
   if (debug_information::describe(to, f, inside)) return;
 #endif
   to.push_back(std::move(f));

@@ -3,6 +3,7 @@
 // tells how a function's frame is undone it reads in this process.
 #include "walk.hpp"
 
+#include "forks.hpp"
 #include "steps.hpp"
 
 #include "../sanitizer.hpp"
@@ -184,6 +185,7 @@ bool understand(unw_cursor_t& at, const symbols& s, step& to) {
 // A signal's frame has all registers, and what has no description is guessed by libunwind: neither is a step that can be
 // known.
 step find_step(std::uintptr_t pc, bool interrupted) {
+  const out_of_forks guard;
   static const unw_addr_space_t space = make_space(read_symbol, read_symbolic_register);
   step found;
   symbols s;
@@ -198,6 +200,7 @@ step find_step(std::uintptr_t pc, bool interrupted) {
 }
 
 std::vector<place_in_code> walk(const suspension_v1& s, std::uintptr_t beyond, std::size_t most) {
+  const out_of_forks guard;
   static const unw_addr_space_t space = make_space(read_memory, read_register);  // for all threads, and never freed
   std::vector<place_in_code> found;
   unw_cursor_t at;

@@ -1,0 +1,912 @@
+// SPDX-License-Identifier: MIT
+// Dumps on signals, and the monitor: what running threads are doing, seen from another thread.
+#include "testing.hpp"
+
+#include "suspension.hpp"
+
+#include <greenlet/dump.hpp>
+#include <greenlet/monitor.hpp>
+#ifdef T_HUB
+#include <greenlet/hub.hpp>
+#endif
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdlib>
+#include <dirent.h>
+#include <fcntl.h>
+#include <fstream>
+#include <iterator>
+#include <link.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <mutex>
+#include <poll.h>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <system_error>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+using namespace greenlets;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+#define after_call() __asm__ volatile("")
+
+namespace {
+
+using steady = std::chrono::steady_clock;
+
+// The descriptors that stay open after the first walk are none that a case has left behind; nor are those of files of
+// debugging information.
+[[maybe_unused]] const bool warm = [] {
+  frames(current());
+  dl_iterate_phdr(
+      [](dl_phdr_info* object, std::size_t, void*) {
+        for (int i = 0; i < object->dlpi_phnum; ++i) {
+          const auto& part = object->dlpi_phdr[i];
+          void* const inside = reinterpret_cast<char*>(object->dlpi_addr) + part.p_vaddr + 1;
+          if (part.p_type == PT_LOAD && part.p_flags & PF_X) detail::frames_source()->describe(&inside, 1);
+        }
+        return 0;
+      },
+      nullptr);
+  return true;
+}();
+#ifdef T_HUB
+[[maybe_unused]] const bool warm_too = (hub::this_hub(), hub::shutdown(), true);
+#endif
+
+std::string contents(const std::string& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::size_t count(const std::string& text, const std::string& what) {
+  std::size_t n = 0;
+  for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += what.size()) ++n;
+  return n;
+}
+
+struct directory {
+  std::string name = "dump-test.XXXXXX";
+  directory() { REQUIRE(mkdtemp(name.data()) != nullptr); }
+  directory(const directory&) = delete;
+  directory& operator=(const directory&) = delete;
+  ~directory() {
+    for (const std::string& f : files()) unlink((name + "/" + f).c_str());
+    rmdir(name.c_str());
+  }
+  std::vector<std::string> files() const {
+    std::vector<std::string> all;
+    DIR* const d = opendir(name.c_str());
+    while (const dirent* e = d ? readdir(d) : nullptr)
+      if (e->d_name[0] != '.') all.emplace_back(e->d_name);
+    if (d) closedir(d);
+    return all;
+  }
+  std::string operator/(const char* file) const { return name + "/" + file; }
+};
+
+// Waits for something that is to come; a test that hangs fails instead.
+template <class F>
+bool comes(F&& so) {
+  const auto give_up = steady::now() + seconds(100);
+  while (!so()) {
+    if (steady::now() > give_up) return false;
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  return true;
+}
+
+bool has_dumps(const std::string& file, std::size_t n) { return count(contents(file), "greenlet dump ends\n") >= n; }
+
+// Neither the calling thread nor any other switches meanwhile.
+std::string dump_now(int signal, const std::string& file) {
+  const std::size_t before = count(contents(file), "greenlet dump ends\n");
+  kill(getpid(), signal);
+  CHECK(comes([&] { return has_dumps(file, before + 1); }));
+  return contents(file);
+}
+
+std::size_t threads_of_process() {
+  std::size_t n = 0;
+  DIR* const d = opendir("/proc/self/task");
+  while (const dirent* e = d ? readdir(d) : nullptr) n += e->d_name[0] != '.';
+  if (d) closedir(d);
+  return n;
+}
+
+// Where handlers come later than their signals, or into other frames, there may be none.
+constexpr bool frames_are_certain =
+#ifdef T_TSAN
+    false;
+#else
+    true;
+#endif
+bool frames_are_there() { return frames_are_certain && !testing::emulated(); }
+
+// For who looks for frames: a machine may have much to do, and what nobody answers is not asked.
+dump_options patient() {
+  dump_options with;
+  with.patience = seconds(30);
+  return with;
+}
+
+const char* const name_of_blocked = "t_blocks(";
+
+}  // namespace
+
+// Not static: without debugging information only the names of exported functions are known (-rdynamic).
+__attribute__((noinline)) bool t_blocks(const std::function<bool()>& until) {
+  const bool came = comes(until);
+  after_call();
+  return came;
+}
+__attribute__((noinline)) bool t_blocks_otherwise(const std::function<bool()>& until) {
+  const bool came = comes(until);
+  after_call();
+  return came;
+}
+__attribute__((noinline)) void t_spins(const std::atomic<bool>& until) {
+  while (!until) after_call();
+  after_call();
+}
+
+TEST_CASE("a signal has a dump written that tells in which function a thread is blocked") {
+  const directory d;
+  const std::string file = d / "dump";
+  const auto dumps = dump_on_signal(SIGUSR1, file, patient());
+  bool came = false;
+  greenlet g(attributes().name("blocked"), [&] {
+    kill(getpid(), SIGUSR1);
+    came = t_blocks([&] { return has_dumps(file, 1); });
+  });
+  g.switch_to();
+  CHECK(came);
+  const std::string text = contents(file);
+  INFO(text);
+  CHECK(text.find("greenlet dump of process " + std::to_string(getpid()) + "\n") == 0);
+  if (frames_are_there()) CHECK(count(text, name_of_blocked) == 1);
+  struct stat s;
+  REQUIRE(stat(file.c_str(), &s) == 0);
+  CHECK((s.st_mode & 0777) == 0600);
+}
+
+TEST_CASE("also one that calls nothing, and switches neither before nor afterwards") {
+  const directory d;
+  const std::string file = d / "dump";
+  const auto dumps = dump_on_signal(SIGUSR1, file, patient());
+  std::atomic<bool> enough{false};
+  std::atomic<bool> begun{false};
+  std::thread other([&] {
+    greenlet([&] {
+      begun = true;
+      t_spins(enough);
+    }).switch_to();
+  });
+  CHECK(comes([&] { return begun.load(); }));
+  const std::string text = dump_now(SIGUSR1, file);
+  enough = true;
+  other.join();
+  INFO(text);
+  if (frames_are_there()) CHECK(count(text, "t_spins(") == 1);
+}
+
+TEST_CASE("threads that are blocked are each told with their own function") {
+  const directory d;
+  const std::string file = d / "dump";
+  const auto dumps = dump_on_signal(SIGUSR1, file, patient());
+  std::atomic<int> begun{0};
+  std::atomic<bool> enough{false};
+  const auto until = [&] { return enough.load(); };
+  std::thread one([&] { greenlet([&] { ++begun, t_blocks(until); }).switch_to(); });
+  std::thread two([&] { greenlet([&] { ++begun, t_blocks_otherwise(until); }).switch_to(); });
+  CHECK(comes([&] { return begun == 2; }));
+  const std::string text = dump_now(SIGUSR1, file);
+  enough = true;
+  one.join();
+  two.join();
+  INFO(text);
+  if (!frames_are_there()) return;
+  CHECK(count(text, name_of_blocked) == 1);
+  CHECK(count(text, "t_blocks_otherwise(") == 1);
+}
+
+TEST_CASE("one that blocks the signal by which it is asked is told without frames, and the others with theirs") {
+  const directory d;
+  const std::string file = d / "dump";
+  dump_options with = patient();
+  with.interrupting_signal = SIGRTMIN + 4;
+  const auto dumps = dump_on_signal(SIGUSR1, file, with);
+  std::atomic<int> begun{0};
+  std::atomic<bool> enough{false};
+  const auto until = [&] { return enough.load(); };
+  std::atomic<std::uint64_t> id{0};
+  bool pending = true;
+  std::thread deaf([&] {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    greenlet([&] {
+      id = current().id();
+      ++begun;
+      t_blocks_otherwise(until);
+    }).switch_to();
+    sigpending(&all);
+    pending = sigismember(&all, SIGRTMIN + 4);
+  });
+  std::thread other([&] { greenlet([&] { ++begun, t_blocks(until); }).switch_to(); });
+  CHECK(comes([&] { return begun == 2; }));
+  const std::string text = dump_now(SIGUSR1, file);
+  enough = true;
+  deaf.join();
+  other.join();
+  INFO(text);
+  CHECK_FALSE(pending);  // it is not even sent, and does not wait there for ever
+  CHECK(count(text, "t_blocks_otherwise(") == 0);
+  CHECK(text.find(std::to_string(id)) != std::string::npos);
+  if (frames_are_there()) CHECK(count(text, name_of_blocked) == 1);
+}
+
+TEST_CASE("dumps are appended, or put in the place of the last one; signals that come too soon are one dump") {
+  const directory d;
+  {
+    dump_options with;
+    with.apart = seconds(3600);
+    const auto dumps = dump_on_signal(SIGUSR1, d / "appended", with);
+    dump_now(SIGUSR1, d / "appended");
+    for (int i = 0; i < 100; ++i) kill(getpid(), SIGUSR1);
+    with.apart = milliseconds(0);
+    with.replace = true;
+    with.format = dump_format::json;
+    const auto others = dump_on_signal(SIGUSR2, d / "replaced", with);
+    for (int i = 0; i < 3; ++i) {
+      unlink((d / "replaced").c_str());
+      kill(getpid(), SIGUSR2);
+      REQUIRE(comes([&] { return access((d / "replaced").c_str(), F_OK) == 0; }));
+      const std::string text = contents(d / "replaced");
+      INFO(text);
+      REQUIRE(text.size() > 2);
+      CHECK(text.front() == '{');
+      CHECK(text.substr(text.size() - 2) == "}\n");
+    }
+    struct stat s;
+    REQUIRE(stat((d / "replaced").c_str(), &s) == 0);
+    CHECK((s.st_mode & 0777) == 0600);
+  }
+  CHECK(count(contents(d / "appended"), "greenlet dump ends\n") == 1);
+  CHECK(d.files().size() == 2);
+}
+
+TEST_CASE("what cannot be written is lost, and the next one is not") {
+  const directory d;
+  dump_options to_nowhere;
+  to_nowhere.apart = milliseconds(0);
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  REQUIRE(mkfifo((d / "fifo").c_str(), 0600) == 0);
+  close(ends[0]);  // nobody reads
+  {
+    const auto full = dump_on_signal(SIGRTMIN + 5, "/dev/full", to_nowhere);
+    const auto missing = dump_on_signal(SIGRTMIN + 6, d / "missing/file", to_nowhere);
+    const auto closed = dump_on_signal(SIGRTMIN + 7, 1000000, to_nowhere);
+    const auto broken = dump_on_signal(SIGRTMIN + 8, ends[1], to_nowhere);
+    const auto unread = dump_on_signal(SIGRTMIN + 9, d / "fifo", to_nowhere);
+    to_nowhere.replace = true;
+    const auto neither = dump_on_signal(SIGRTMIN + 10, d / "missing/file", to_nowhere);
+    const auto dumps = dump_on_signal(SIGUSR1, d / "dump");
+    for (int n = SIGRTMIN + 5; n <= SIGRTMIN + 10; ++n) kill(getpid(), n);
+    dump_now(SIGUSR1, d / "dump");  // they have had their turn before
+  }
+  close(ends[1]);
+  CHECK(d.files().size() == 2);
+}
+
+TEST_CASE("a pipe that nobody reads keeps nobody from stopping") {
+  int ends[2];
+  REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+  const std::string much(65536, 'x');
+  REQUIRE(write(ends[1], much.data(), much.size()) == 65536);
+  {
+    const auto dumps = dump_on_signal(SIGUSR1, ends[1]);
+    kill(getpid(), SIGUSR1);
+    const directory d;
+    const auto next = dump_on_signal(SIGUSR2, d / "dump");
+    dump_now(SIGUSR2, d / "dump");  // after two seconds the first is given up
+    kill(getpid(), SIGUSR1);
+    // The rest is the clock's: it may have begun, or not.
+  }
+  close(ends[0]);
+  close(ends[1]);
+}
+
+namespace {
+std::atomic<int> seen_before{0};
+void before(int) { ++seen_before; }
+void before_with_information(int, siginfo_t* info, void*) { seen_before += info->si_value.sival_int; }
+
+bool is_handled_by(int signal, void (*handler)(int)) {
+  struct sigaction now = {};
+  sigaction(signal, nullptr, &now);
+  return now.sa_handler == handler;
+}
+}  // namespace
+
+TEST_CASE("it stops, and starts again: the signal is handled as before, and the library's thread has ended") {
+  struct sigaction ours = {};
+  ours.sa_handler = before;
+  struct sigaction original = {};
+  sigaction(SIGUSR1, &ours, &original);
+  const std::size_t threads = threads_of_process();
+  const directory d;
+  for (int i = 0; i < 3; ++i) {
+    auto dumps = dump_on_signal(SIGUSR1, d / "dump");
+    CHECK(threads_of_process() == threads + 1);
+    dump_now(SIGUSR1, d / "dump");
+    CHECK_FALSE(is_handled_by(SIGUSR1, before));
+    if (i == 0) dumps.stop();
+    if (i == 1) dumps = signal_dump();
+    if (i < 2) CHECK(is_handled_by(SIGUSR1, before));
+    dumps.stop();  // does no harm
+  }
+  CHECK(comes([&] { return threads_of_process() == threads; }));
+  CHECK(seen_before == 0);
+  raise(SIGUSR1);
+  CHECK(seen_before == 1);
+  // Who has handled it otherwise meanwhile keeps it.
+  {
+    auto dumps = dump_on_signal(SIGUSR1, d / "dump");
+    signal_dump moved = std::move(dumps);
+    ours.sa_handler = SIG_IGN;
+    sigaction(SIGUSR1, &ours, nullptr);
+  }
+  CHECK(is_handled_by(SIGUSR1, SIG_IGN));
+  sigaction(SIGUSR1, &original, nullptr);
+  seen_before = 0;
+}
+
+TEST_CASE("what is wrong is said before anything has changed") {
+  const directory d;
+  for (const int n : {0, -1, 1000, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGKILL, SIGSTOP})
+    CHECK_THROWS_AS(static_cast<void>(dump_on_signal(n, d / "dump")), std::invalid_argument);
+  CHECK_THROWS_AS(static_cast<void>(dump_on_signal(SIGUSR1, "")), std::invalid_argument);
+  dump_options with;
+  with.interrupting_signal = SIGUSR2;
+  CHECK_THROWS_AS(static_cast<void>(dump_on_signal(SIGUSR1, d / "dump", with)), std::invalid_argument);
+  with.interrupting_signal = SIGRTMIN + 4;
+  CHECK_THROWS_AS(static_cast<void>(dump_on_signal(SIGRTMIN + 4, d / "dump", with)), std::invalid_argument);
+  CHECK(is_handled_by(SIGUSR1, SIG_DFL));
+  const auto dumps = dump_on_signal(SIGUSR1, d / "dump");
+  CHECK_THROWS_AS(static_cast<void>(dump_on_signal(SIGUSR1, d / "dump")), std::invalid_argument);
+  dump_now(SIGUSR1, d / "dump");
+  monitor_options of;
+  of.limit = std::chrono::microseconds(999);
+  CHECK_THROWS_AS(monitor{of}, std::invalid_argument);
+}
+
+TEST_CASE("what others send by the signal that interrupts threads goes to who handled it before") {
+  const int number = SIGRTMIN + 11;
+  struct sigaction ours = {};
+  ours.sa_sigaction = before_with_information;
+  ours.sa_flags = SA_SIGINFO;
+  sigaction(number, &ours, nullptr);
+  const int plain = SIGRTMIN + 12;
+  ours = {};
+  ours.sa_handler = before;
+  sigaction(plain, &ours, nullptr);
+  const int ignored = SIGRTMIN + 13;
+  ours.sa_handler = SIG_IGN;
+  sigaction(ignored, &ours, nullptr);
+  const directory d;
+  for (const int each : {number, plain, ignored}) {
+    dump_options with = patient();
+    with.interrupting_signal = each;
+    const auto dumps = dump_on_signal(SIGUSR1, d / "dump", with);
+    bool came = false;
+    greenlet([&] {
+      const std::size_t n = count(contents(d / "dump"), "greenlet dump ends\n");
+      kill(getpid(), SIGUSR1);
+      came = t_blocks([&] { return has_dumps(d / "dump", n + 1); });
+    }).switch_to();
+    CHECK(came);
+  }
+  if (frames_are_there()) CHECK(count(contents(d / "dump"), name_of_blocked) == 3);
+  CHECK(seen_before == 0);
+  sigval value = {};
+  value.sival_int = 7;
+  sigqueue(getpid(), number, value);
+  CHECK(comes([] { return seen_before == 7; }));
+  kill(getpid(), plain);
+  CHECK(comes([] { return seen_before == 8; }));
+  kill(getpid(), ignored);
+  seen_before = 0;
+#ifndef T_TSAN  // in whose children nothing is sure
+  // By default it ends the process, as it would have.
+  const testing::child c = testing::in_child([] { raise(SIGRTMIN + 4); });
+  REQUIRE(WIFSIGNALED(c.status));
+  CHECK(WTERMSIG(c.status) == SIGRTMIN + 4);
+#endif
+}
+
+#ifndef T_TSAN  // which allows a child no threads
+TEST_CASE("a child of fork() makes its thread when it next switches, and has then been told of what came before") {
+  const directory d;
+  const std::string file = d / "dump";
+  const auto dumps = dump_on_signal(SIGUSR1, file, patient());
+  dump_now(SIGUSR1, file);
+  const auto work = [&] {
+    alarm(100);
+    if (threads_of_process() != 1) _exit(10);  // who executes another program needs none
+    kill(getpid(), SIGUSR1);
+    greenlet([&] {
+      if (!t_blocks([&] { return has_dumps(file, 2); })) _exit(11);
+    }).switch_to();
+    if (threads_of_process() != 2) _exit(12);
+  };
+  const testing::child c = testing::in_child(work);
+  INFO(c.output);
+  CHECK(c.status == 0);
+  const std::string text = contents(file);
+  INFO(text);
+  CHECK(count(text, "greenlet dump of process ") == 2);
+  CHECK(count(text, "greenlet dump of process " + std::to_string(getpid()) + "\n") == 1);
+  if (frames_are_there()) CHECK(count(text, name_of_blocked) == 1);
+  // A thread that has not used the library before.
+  std::thread([&] {
+    const testing::child other = testing::in_child([&] {
+      alarm(100);
+      kill(getpid(), SIGUSR1);
+      greenlet([&] {
+        if (!t_blocks([&] { return has_dumps(file, 3); })) _exit(11);
+      }).switch_to();
+    });
+    CHECK(other.status == 0);
+  }).join();
+  CHECK(count(dump_now(SIGUSR1, file), "greenlet dump ends\n") == 4);  // and the parent goes on as it was
+}
+
+TEST_CASE("children can be made while dumps are, and look at frames") {
+  const directory d;
+  dump_options with;
+  with.apart = milliseconds(0);
+  const auto dumps = dump_on_signal(SIGUSR1, d / "dump", with);
+  for (unsigned i = 0; i < testing::times(40); ++i) {
+    kill(getpid(), SIGUSR1);
+    std::this_thread::sleep_for(std::chrono::microseconds(100 * (i % 20)));
+    const pid_t pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid == 0) {
+      alarm(100);
+      _exit(frames(current()).empty());
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    CHECK(status == 0);
+  }
+}
+#endif
+
+#if defined(__x86_64__) && !defined(T_TSAN) && !defined(T_ASAN)
+TEST_CASE("where the system forbids to read a process' memory by a call, stacks of greenlets are copied all the same") {
+  const directory d;
+  const std::string file = d / "dump";
+  const testing::child c = testing::in_child([&] {
+    alarm(100);
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog all = {sizeof program / sizeof program[0], program};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all) != 0) _exit(77);
+    const auto dumps = dump_on_signal(SIGUSR1, file, patient());
+    bool came = false;
+    greenlet([&] {
+      kill(getpid(), SIGUSR1);
+      came = t_blocks([&] { return has_dumps(file, 1); });
+    }).switch_to();
+    if (!came) _exit(1);
+  });
+  INFO(c.output);
+  if (WIFEXITED(c.status) && WEXITSTATUS(c.status) == 77) return;  // an emulator, say
+  CHECK(c.status == 0);
+  const std::string text = contents(file);
+  INFO(text);
+  if (frames_are_there()) CHECK(count(text, name_of_blocked) == 1);
+}
+#endif
+
+TEST_CASE("a thread that holds the dynamic linker's lock is waited for, and goes on") {
+  const directory d;
+  const auto dumps = dump_on_signal(SIGUSR1, d / "dump");
+  greenlet([&] {
+    dl_iterate_phdr(
+        [](dl_phdr_info*, std::size_t, void*) {
+          kill(getpid(), SIGUSR1);
+          std::this_thread::sleep_for(milliseconds(20));  // long enough, mostly, for the dump to come here
+          return 1;
+        },
+        nullptr);
+  }).switch_to();
+  CHECK(comes([&] { return has_dumps(d / "dump", 1); }));
+}
+
+// -- Load ----------------------------------------------------------------------------------------------
+
+namespace {
+
+// Switches, creates, allocates, ends: on stacks as small as they come.
+struct load {
+  std::atomic<bool>& stop;
+  std::uint64_t rounds = 0;
+
+  __attribute__((noinline)) static void nested(int depth) {
+    if (depth > 0) nested(depth - 1);
+    switch_to_parent();
+    after_call();
+  }
+  void operator()() {
+    std::vector<greenlet> kept;
+    for (unsigned n = 0; !stop; ++n, ++rounds) {
+      greenlet g(attributes().stack_size(16 * 1024).name(n % 3 ? "short" : "a name that is too long to be in the string"),
+                 [n] { nested(static_cast<int>(n % 8)); });
+      g.switch_to();
+      std::vector<std::string> memory(n % 50, std::string(n % 700, 'm'));
+      if (n % 2) kept.push_back(g);
+      if (kept.size() > 100) kept.erase(kept.begin(), kept.begin() + 50);  // killed
+      for (std::size_t i = 0; i < kept.size(); i += 7)
+        if (!kept[i].dead()) kept[i].switch_to();
+      if (n % 16 == 0) greenlet([] { throw greenlet_exit(); }).switch_to();
+    }
+  }
+};
+
+#ifdef T_HUB
+void hub_load(std::atomic<bool>& stop) {
+  hub::run([&] {
+    for (int i = 0; i < 8; ++i)
+      hub::spawn([&, i] {
+        while (!stop) {
+          if (i % 2)
+            hub::yield();
+          else
+            hub::sleep_for(milliseconds(i));
+          hub::spawn([] { hub::yield(); });
+        }
+      });
+    while (!stop) hub::sleep_for(milliseconds(5));
+  });
+  hub::shutdown();
+}
+#endif
+
+long seconds_of_load() {
+  const char* const asked = std::getenv("DUMP_SECONDS");
+  return asked ? std::atol(asked) : 2;
+}
+
+}  // namespace
+
+TEST_CASE("signals, a thousand a second, during a load that switches, creates and allocates, harm nobody") {
+  int ends[2];
+  REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+  std::atomic<bool> stop{false};
+  std::uint64_t dumped = 0;
+  std::uint64_t quickly = 0;
+  std::uint64_t with_frames = 0;
+  std::uint64_t bytes = 0;
+  std::thread reader([&] {
+    std::string line;
+    FILE* const in = fdopen(ends[0], "r");
+    char part[4096];
+    bool begins = true;
+    while (std::fgets(part, sizeof part, in)) {
+      bytes += std::strlen(part);
+      dumped += std::strcmp(part, "greenlet dump ends\n") == 0;
+      quickly += begins && part[0] == '{';
+      begins = part[std::strlen(part) - 1] == '\n';
+      with_frames += std::strstr(part, "load::") != nullptr;
+    }
+    std::fclose(in);
+  });
+  std::uint64_t reports = 0;
+  std::uint64_t sent = 0;
+  load one{stop};
+  load two{stop};
+  {
+    dump_options with;
+    with.apart = milliseconds(0);
+    auto dumps = dump_on_signal(SIGUSR1, ends[1], with);
+    with.snapshot.symbols = false;  // which takes the most time: so there are more of these
+    with.format = dump_format::json;
+    auto quick = dump_on_signal(SIGUSR2, ends[1], with);
+    monitor_options of;
+    of.limit = milliseconds(1);  // who loses the processor is told of
+    of.main_without_hub = true;
+    of.report = [&](const long_run&) { ++reports; };
+    monitor m(of);
+    std::vector<std::thread> all;
+    all.emplace_back([&] { one(); });
+    all.emplace_back([&] { greenlet([&] { two(); }).switch_to(); });
+#ifdef T_HUB
+    all.emplace_back([&] { hub_load(stop); });
+#endif
+    const auto end = steady::now() + seconds(seconds_of_load());
+    for (auto next = steady::now(); next < end; next += milliseconds(1), ++sent) {
+      std::this_thread::sleep_until(next);
+      kill(getpid(), sent % 250 == 0 ? SIGUSR1 : SIGUSR2);
+    }
+    stop = true;
+    for (std::thread& t : all) t.join();
+    m.stop();
+    dumps.stop();
+  }
+  close(ends[1]);
+  reader.join();
+  std::ostringstream text;
+  text << sent << " signals in " << seconds_of_load() << " s: " << dumped << " dumps and " << quickly << " without symbols, of " << bytes
+       << " bytes, " << with_frames << " lines of running load; " << reports << " reports; rounds of load: " << one.rounds << ", "
+       << two.rounds << '\n';
+  std::fputs(text.str().c_str(), stdout);
+  CHECK(dumped > 0);
+  CHECK(one.rounds > 0);
+  CHECK(two.rounds > 0);
+}
+
+// -- The monitor ---------------------------------------------------------------------------------------
+
+namespace {
+
+struct reports {
+  std::mutex lock;
+  std::vector<long_run> all;
+  std::size_t count() {
+    const std::lock_guard guard(lock);
+    return all.size();
+  }
+  monitor_options options(milliseconds limit) {
+    monitor_options o;
+    o.limit = limit;
+    o.patience = seconds(30);
+    o.report = [this](const long_run& r) {
+      const std::lock_guard guard(lock);
+      all.push_back(r);
+    };
+    return o;
+  }
+};
+
+bool has(const std::vector<frame>& all, const char* name) {
+  return std::any_of(all.begin(), all.end(), [&](const frame& f) { return f.function.find(name) == 0; });
+}
+
+}  // namespace
+
+TEST_CASE("the monitor tells of a greenlet that runs for long, once, and where it is") {
+  reports seen;
+  const monitor m(seen.options(milliseconds(20)));
+  bool came = false;
+  greenlet g(attributes().name("long"), [&] {
+    came = t_blocks([&] { return seen.count() > 0; });
+    std::this_thread::sleep_for(milliseconds(100));  // five times the limit, and it is not told again
+    switch_to_parent();
+    came = came && t_blocks_otherwise([&] { return seen.count() > 1; });  // another stretch is
+  });
+  g.switch_to();
+  CHECK(seen.count() == 1);
+  g.switch_to();
+  CHECK(came);
+  CHECK(seen.count() == 2);
+  for (std::size_t i = 0; i < seen.all.size(); ++i) {
+    const long_run& r = seen.all[i];
+    std::ostringstream text;
+    write_long_run(text, r);
+    INFO(text.str());
+    CHECK(r.tid == getpid());
+    CHECK_FALSE(r.is_main);
+    CHECK_FALSE(r.is_hub);
+    CHECK(r.lasted >= milliseconds(20));
+    CHECK(r.id == g.id());
+    if (!frames_are_there()) continue;
+    CHECK(r.name == "long");
+    CHECK(has(r.frames, i == 0 ? "t_blocks(" : "t_blocks_otherwise("));
+    CHECK(text.str().find("greenlet " + std::to_string(g.id()) + " \"long\" of thread " + std::to_string(getpid())) != std::string::npos);
+    CHECK(text.str().find(" ms without a switch:\n  0x") != std::string::npos);
+  }
+}
+
+TEST_CASE("one that switches, though always from the same place to the same one, does not run for long") {
+  reports seen;
+  const monitor m(seen.options(milliseconds(200)));
+  std::atomic<bool> enough{false};
+  // Nearly all the time it is this one that runs.
+  greenlet other([&] {
+    while (!enough) switch_to_parent();
+  });
+  greenlet busy([&] {
+    const auto end = steady::now() + seconds(1);
+    while (steady::now() < end) {
+      const auto next = steady::now() + milliseconds(2);
+      while (steady::now() < next) continue;
+      other.set_parent(current());
+      other.switch_to();
+    }
+  });
+  busy.switch_to();
+  enough = true;
+  other.set_parent(main_greenlet());
+  other.switch_to();
+  CHECK(seen.count() == 0);
+}
+
+TEST_CASE("main greenlets of threads without a hub are told of only when that is asked for") {
+  reports seen;
+  reports others;
+  auto with = others.options(milliseconds(20));
+  with.main_without_hub = true;
+  const monitor m(seen.options(milliseconds(5)));
+  monitor n(with);
+  current();
+  CHECK(t_blocks([&] { return others.count() > 0; }));
+  n.stop();
+  CHECK(seen.count() == 0);
+  REQUIRE(others.count() == 1);
+  CHECK(others.all[0].is_main);
+  CHECK(others.all[0].id == current().id());
+  if (frames_are_there()) CHECK(has(others.all[0].frames, name_of_blocked));
+}
+
+TEST_CASE("a thread that blocks the signal is told without frames") {
+  reports seen;
+  auto with = seen.options(milliseconds(20));
+  with.interrupting_signal = SIGRTMIN + 4;
+  const monitor m(with);
+  bool came = false;
+  sigset_t all;
+  sigset_t mask;
+  sigemptyset(&all);
+  sigaddset(&all, SIGRTMIN + 4);
+  greenlet g([&] {
+    pthread_sigmask(SIG_BLOCK, &all, &mask);
+    came = t_blocks([&] { return seen.count() > 0; });
+    pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+  });
+  g.switch_to();
+  CHECK(came);
+  REQUIRE(seen.count() >= 1);
+  CHECK(seen.all[0].frames.empty());
+  CHECK(seen.all[0].id == g.id());
+  std::ostringstream text;
+  write_long_run(text, seen.all[0]);
+  CHECK(text.str().find("; its thread does not tell where\n") != std::string::npos);
+}
+
+TEST_CASE("a report may stop its monitor, and what it throws goes to the unraisable handler") {
+  std::atomic<int> calls{0};
+  std::atomic<int> caught{0};
+  const auto before = set_unraisable_handler([&](const greenlet& g, std::exception_ptr) { caught += g.empty() ? 1 : 100; });
+  monitor m = [&] {
+    monitor_options o;
+    o.limit = milliseconds(5);
+    o.report = [&](const long_run&) {
+      m.stop();
+      ++calls;
+      throw std::runtime_error("reported");
+    };
+    return monitor(o);
+  }();
+  greenlet([&] { t_blocks([&] { return calls > 0; }); }).switch_to();
+  const monitor next;  // on a thread of its own: that one is ending
+  CHECK(comes([&] { return caught > 0; }));
+  CHECK(calls == 1);
+  CHECK(caught == 1);
+  set_unraisable_handler(before);
+}
+
+TEST_CASE("without anything to call, reports go to standard error") {
+  int ends[2];
+  REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+  const int standard_error = dup(STDERR_FILENO);
+  dup2(ends[1], STDERR_FILENO);
+  {
+    monitor m;
+    m = monitor([] {
+      monitor_options o;
+      o.limit = milliseconds(5);
+      o.patience = seconds(30);
+      return o;
+    }());
+    greenlet([&] {
+      t_blocks([&] {
+        pollfd p = {ends[0], POLLIN, 0};
+        return poll(&p, 1, 0) == 1;
+      });
+    }).switch_to();
+  }
+  dup2(standard_error, STDERR_FILENO);
+  close(standard_error);
+  close(ends[1]);
+  std::string text;
+  char part[4096];
+  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<std::size_t>(n));
+  close(ends[0]);
+  INFO(text);
+  CHECK(text.find("greenlet: greenlet ") == 0);
+  if (frames_are_there()) CHECK(count(text, name_of_blocked) == 1);
+}
+
+#ifdef T_HUB
+TEST_CASE("a hub that waits for events is not told of; who blocks its loop is, in a dump with how long") {
+  struct guard {
+    ~guard() { hub::shutdown(); }
+  } at_end;
+  const directory d;
+  reports seen;
+  const auto dumps = dump_on_signal(SIGUSR1, d / "dump", patient());
+  const monitor m(seen.options(milliseconds(100)));
+  bool came = false;
+  std::uint64_t id = 0;
+  hub::run([&] {
+    hub::sleep_for(milliseconds(500));
+    CHECK(seen.count() == 0);
+    auto t = hub::spawn([&] {
+      id = current().id();
+      came = t_blocks([&] { return seen.count() > 0; });
+      kill(getpid(), SIGUSR1);
+      came = came && t_blocks([&] { return has_dumps(d / "dump", 1); });
+    });
+    t.join();
+    hub::sleep_for(milliseconds(300));
+  });
+  CHECK(came);
+  REQUIRE(seen.count() >= 1);
+  CHECK(seen.all[0].id == id);
+  CHECK_FALSE(seen.all[0].is_hub);
+  const std::string text = contents(d / "dump");
+  INFO(text);
+  CHECK(text.find(", in this turn of its hub for ") != std::string::npos);
+  if (!frames_are_there()) return;
+  CHECK(has(seen.all[0].frames, name_of_blocked));
+  CHECK(count(text, name_of_blocked) == 1);
+}
+
+TEST_CASE("a hub that waits for events is told so, and its thread is not interrupted") {
+  struct guard {
+    ~guard() { hub::shutdown(); }
+  } at_end;
+  const directory d;
+  std::atomic<bool> enough{false};
+  std::atomic<bool> begun{false};
+  std::thread other([&] {
+    hub::run([&] {
+      hub::event woken;
+      hub::spawn([&] {
+        while (!enough) hub::sleep_for(milliseconds(100));
+        woken.set();
+      });
+      begun = true;
+      woken.wait();
+    });
+    hub::shutdown();
+  });
+  CHECK(comes([&] { return begun.load(); }));
+  std::this_thread::sleep_for(milliseconds(50));  // when it takes longer, another dump has it
+  const auto dumps = dump_on_signal(SIGUSR1, d / "dump");
+  CHECK(comes([&] { return count(dump_now(SIGUSR1, d / "dump"), "waits for events") >= 1; }));
+  enough = true;
+  other.join();
+}
+#endif
