@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# README and every page of the manual have a program, and each of their programs compiles without a
+# README and every page of the manual but those of commands have a program, and each of their programs compiles without a
 # warning and prints what is printed there. Those that headers open with compile; where it is said what
 # they print, they are run as well. What is a program, and what it prints, says t/examples.awk.
 
@@ -46,7 +46,7 @@ for text in README $manuals $headers; do
   $AWK -v to="$work/$name-" -f "$srcdir/t/examples.awk" "$file" >"$work/said" || exit 1
   test ! -s "$work/said" || { cat "$work/said"; status=1; }
   case $text in
-    *.hpp | *.h) ;;
+    *.hpp | *.h | *.1) ;;
     *) set -- "$work/$name"-1.c*; test -f "$1" || { echo "$text has no program"; status=1; } ;;
   esac
   for source in "$work/$name"-*.c "$work/$name"-*.cpp; do
