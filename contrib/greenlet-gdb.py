@@ -154,7 +154,7 @@ class Greenlet:
             if self.thread.exited:
                 self.state = "unwound"
             elif self.thread.current == address:
-                self.state = "current"
+                self.state = "running"
         name = word(data, at + b.name)
         self.name = a.string_at(name) if name else ""
         self.registers = {}
@@ -208,11 +208,21 @@ class Process:
             self.by_address[g.address] = g
         self.greenlets = sorted(self.by_address.values(), key=lambda g: g.id)
         self.by_id = {g.id: g for g in self.greenlets}
+        for g in self.greenlets:
+            g.thread = g.thread or self.thread_of_tree(g)
 
     def thread_at(self, address):
         if address not in self.threads:
             self.threads[address] = Thread(self.anchor, address)
         return self.threads[address]
+
+    def thread_of_tree(self, g):
+        """That on which an unstarted one would start."""
+        seen = set()
+        while g and not g.thread and g.address not in seen:
+            seen.add(g.address)
+            g = self.by_address.get(g.parent)
+        return g.thread if g else None
 
     def each(self):
         a = self.anchor
@@ -354,7 +364,7 @@ class Selected:
         g = self.greenlet
         self.before = gdb.selected_thread()
         self.outer = unwinder.greenlet
-        if g.state == "current":
+        if g.state == "running":
             thread = g.thread.gdb_thread()
             if not thread:
                 raise gdb.GdbError("gdb does not know thread %d" % g.thread.tid)
@@ -540,7 +550,7 @@ With bt, those of one thread that are in the same places are told once, with the
             self.backtraces(chosen, int(match.group(1) or 0))
             return
         for g in chosen:
-            if g.registers or g.state == "current":
+            if g.registers or g.state == "running":
                 print("\n%s:" % g.title())
                 run(g, command)
 
@@ -548,7 +558,7 @@ With bt, those of one thread that are in the same places are told once, with the
         found = {}
         for g in chosen:
             try:
-                places = places_of(g, most) if g.registers or g.state == "current" else ()
+                places = places_of(g, most) if g.registers or g.state == "running" else ()
             except gdb.error as e:
                 places = (str(e),)
             found.setdefault((g.thread.tid if g.thread else 0, g.state, places), []).append(g)
