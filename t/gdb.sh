@@ -45,6 +45,17 @@ say() {
   esac
 }
 
+# Until each thread waits in the kernel: who has answered is about to.
+settle() {
+  looks=0
+  while test $looks -lt 3; do
+    looks=$((looks + 1))
+    for stat in /proc/"$pid"/task/*/stat; do
+      case $(cat "$stat") in *") S "*) ;; *) looks=0 ;; esac
+    done
+  done
+}
+
 # start COUNT
 start() {
   mkfifo "$where/in" "$where/out" || exit 1
@@ -81,9 +92,11 @@ has() {
 }
 
 start 10000
+settle
 say "snapshot $where/inside.json" written
+settle
 debug live "-p $pid" -ex "source $source/t/gdb.py" -ex "compare-greenlets $where/inside.json" -ex 'info greenlets' \
-  -ex 'greenlet apply all bt'
+  -ex 'greenlet apply all bt 6'
 grep -q 'ptrace: Operation not permitted' "$where/live" && skip "gdb may not look at processes here (ptrace)"
 has 'compared: 1000[0-9] greenlets, [1-9][0-9]* frames, 0 different' 'greenlets ([0-9, ]*\.\.\.), as greenlet [0-9]* ".*" (suspended)' \
   'observed::wait_for_a_switch' '^ *1 suspended .* main ' ' unstarted .*"unstarted"'
@@ -91,7 +104,9 @@ has 'compared: 1000[0-9] greenlets, [1-9][0-9]* frames, 0 different' 'greenlets 
 # The process goes on as if nobody had looked. Then it dies, and the system writes its core: not gdb's own gcore, which leaves
 # out what is behind a guard page that is none of its mappings.
 say turn 'went on [1-9]* times'
+settle
 say "snapshot $where/inside.json" written
+settle
 case $(cat /proc/sys/kernel/core_pattern) in
   core) ;;
   *) echo "note: no core, /proc/sys/kernel/core_pattern is not 'core'"; test "$failures" -eq 0; exit ;;
@@ -111,10 +126,12 @@ debug dead "$program $core" -ex "source $source/t/gdb.py" -ex "compare-greenlets
 has 'compared: 1000[0-9] greenlets, [1-9][0-9]* frames, 0 different' '^#[0-9]* .*observed::wait_for_a_switch (.*program.cpp:' \
   '^\[greenlet '"$one"' "deep [0-9]*" (suspended) of thread' '^2 greenlets ('"$one, $one"'), as greenlet'
 # Selected, its frames are gdb's own; and afterwards the thread's are again.
-sed '1,/^MARK 1/d; /^MARK 2/,$d' "$where/core" >"$where/chosen"
-sed '1,/^MARK 2/d' "$where/core" >"$where/after"
-output=chosen; has '^#[0-9]* .*observed::wait_for_a_switch' '^#[0-9]* .*first'
-output=after; grep '^#' "$where/after" | head -1 | grep -q 'wait_for_a_switch' && fail "the greenlet is still selected"
+sed '1,/^MARK 1/d; /^MARK 2/,$d' "$where/dead" >"$where/chosen"
+sed '1,/^MARK 2/d' "$where/dead" >"$where/after"
+output=chosen
+has '^#[0-9]* .*observed::wait_for_a_switch' '^#1[0-9] .* from .*/libgreenlet'
+output=after
+grep '^#' "$where/after" | head -1 | grep -q 'wait_for_a_switch' && fail "the greenlet is still selected"
 
 # What cannot be is said.
 debug wrong "$program $core" -ex 'greenlet 123456789 bt'
