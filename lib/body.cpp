@@ -7,6 +7,7 @@
 #include "collector.hpp"
 #include "creation.hpp"
 #include "own.hpp"
+#include "probes.hpp"
 #include "thread.hpp"
 
 #include <greenlet/attributes.hpp>
@@ -51,11 +52,12 @@ void spare_bodies::trim() noexcept {
 }
 
 // `parent` is a counted reference, given away.
-static inline body* fill(thread_record& t, body* made, std::uint64_t id, closure&& run, body* parent) noexcept {
+GREENLET_ALWAYS_INLINE static body* fill(thread_record& t, body* made, std::uint64_t id, closure&& run, body* parent) noexcept {
   made->id = id;
   t.count(1);
   ::new (static_cast<void*>(&made->run)) closure(std::move(run));
   made->parent.store(parent, std::memory_order_relaxed);
+  GREENLET_PROBE(create, made);
   return made;
 }
 

@@ -3,6 +3,7 @@
 #include "census.hpp"
 #include "collector.hpp"
 #include "describe.hpp"
+#include "probes.hpp"
 #include "thread.hpp"
 
 #include <new>
@@ -84,6 +85,7 @@ void flush_condemned(thread_record& t) noexcept {
   t.lower(attention::condemned);
   if (t.wants(attention::in_hook)) return t.raise(attention::condemned);
   while (body* const b = the_collector->next_condemned(t)) {
+    GREENLET_PROBE(condemn, b);
     bool unwound_now = false;
     if (b->is(life::unstarted)) {
       die_unstarted(t, b);  // user code, which may have started it

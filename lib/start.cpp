@@ -3,6 +3,7 @@
 #include "arch/leftovers.hpp"
 #include "fault.hpp"
 #include "own.hpp"
+#include "probes.hpp"
 #include "thread.hpp"
 
 #include <cxxabi.h>
@@ -74,6 +75,7 @@ void keep_until_left(thread_record& t, body* self) noexcept {
 // this only the jump is left to do.
 void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   body* const self = t.running();
+  GREENLET_PROBE(finish, self);
   self->wear();
   if (t.wants(attention::hooked)) call_leave(t, self);
   unhook(t, self);
@@ -104,6 +106,7 @@ GREENLET_ALWAYS_INLINE void end_straight(thread_record& t, body* self, body* par
   unlist(t, self);
   // Its own stack, on which it stands for a moment yet: nobody takes it before the jump.
   t.pool.push(std::exchange(self->memory, nullptr));
+  GREENLET_PROBE(finish, self);
   self->state.store(life::finished, std::memory_order_release);
   exchange_exceptions(&t, self, parent);
   t.current.store(parent, std::memory_order_relaxed);  // before: a signal's handler looks at who is current
@@ -215,6 +218,7 @@ GREENLET_ALWAYS_INLINE void activate(thread_record& t, body* b, stack* memory) n
   b->owner.store(&t, std::memory_order_release);
   b->state.store(life::active, std::memory_order_release);
   enlist(t, b);
+  GREENLET_PROBE(start, b);
 }
 
 // Whether a start of it runs no user code and cannot fail, unless it has hooks or more of its own; under its lock, or

@@ -3,6 +3,7 @@
 #include "collector.hpp"
 #include "fault.hpp"
 #include "overflow.hpp"
+#include "probes.hpp"
 #include "threads.hpp"
 #include "watching.hpp"
 
@@ -160,6 +161,7 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
     t.lower(attention::watched);
   }
   t.current.store(to, std::memory_order_relaxed);
+  GREENLET_PROBE_PAIR(switch, from, to);
   const machine::cargo got = machine::jump(from->place(), to->place(), t.machine, in_slot);
   // By inline code there is nothing more to do, for nothing else was due.
   if (!is_in_slot(got)) return parcel_of(got);
@@ -248,6 +250,7 @@ value switch_to(const greenlet& target, value&& sent) {
 
 value throw_in(const greenlet& target, std::exception_ptr thrown) {
   if (!thrown) throw error(errc::wrong_arguments, "throw_in needs an exception; the exception_ptr is null");
+  if (body* const b = access::body_of(target)) GREENLET_PROBE(throw, b);
   return open(send(target, parcel(std::move(thrown))));
 }
 
