@@ -3,6 +3,10 @@
 // it, and unwound at every step.
 #include "testing.hpp"
 
+// The main side calls them: what lies between is looked at.
+__attribute__((noinline)) void t_begin() { __asm__ volatile(""); }
+__attribute__((noinline)) void t_end() { __asm__ volatile(""); }
+
 #if defined(__linux__) && defined(__x86_64__) && !defined(T_ASAN) && !defined(T_TSAN)
 
 #define T_SIDES plain
@@ -27,10 +31,6 @@ namespace optimised {
 int t_greenlet_side(int first);
 int t_main_side(const greenlet& g, bool throws);
 }  // namespace optimised
-
-// The main side calls them: what lies between is looked at.
-__attribute__((noinline)) void t_begin() { __asm__ volatile(""); }
-__attribute__((noinline)) void t_end() { __asm__ volatile(""); }
 
 namespace {
 
