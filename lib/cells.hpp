@@ -23,7 +23,7 @@ struct cell {
 
 // `cells` begin at `first`, and are `stride` bytes apart; each is whole lines of a cache.
 struct cell_chunk {
-  static constexpr std::size_t bytes = 64 * 1024;
+  static constexpr std::size_t bytes = std::size_t{1} << 20;  // of a million greenlets five hundred mappings
   static constexpr std::size_t first = 64;
   static constexpr std::size_t stride = (sizeof(body) + 63) & ~std::size_t{63};
   static constexpr std::size_t cells = (bytes - first) / stride;

@@ -46,7 +46,7 @@ for text in README $manuals $headers; do
   $AWK -v to="$work/$name-" -f "$srcdir/t/examples.awk" "$file" >"$work/said" || exit 1
   test ! -s "$work/said" || { cat "$work/said"; status=1; }
   case $text in
-    *.hpp | *.h | *.1) ;;
+    *.hpp | *.h | *.1 | */greenlet-gdb.7) ;;
     *) set -- "$work/$name"-1.c*; test -f "$1" || { echo "$text has no program"; status=1; } ;;
   esac
   for source in "$work/$name"-*.c "$work/$name"-*.cpp; do
