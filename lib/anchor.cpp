@@ -87,7 +87,7 @@ anchor greenlet_anchor_v1 = {
         offsetof(body, stack_size),
         offsetof(body, name),
         offsetof(body, created),
-        no_offset,
+        offsetof(body, switches),
     },
     {offsetof(cell_chunk, next), cell_chunk::first, cell_chunk::stride, cell_chunk::cells},
     strings(),

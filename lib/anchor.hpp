@@ -55,7 +55,7 @@ struct body_layout {
   offset stack_size;   // a word
   offset name;         // a pointer to a std::string; null: none
   offset created;      // a pointer to what creation_layout tells; null: not recorded
-  offset switches;     // 64 bits
+  offset switches;     // 64 bits: to it, while they were counted
 };
 
 struct thread_layout {

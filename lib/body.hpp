@@ -67,6 +67,7 @@ struct body_course {
   bool last_is_queued = false;  // its thread has taken a reference when only the queue had one
   bool abandoned = false;  // it refused to be killed: the thread holds the last reference until it is dead
   bool own_fp_env = false;           // instead of the thread's
+  std::uint64_t switches = 0;          // to it, while they were counted
   unsigned kills = 0;                  // rounds of its thread's exit that it has survived
   sanitizer::fiber* fiber = nullptr;           // while active: its stack's, or the thread's own
   stack* memory = nullptr;             // while active; null for a main greenlet

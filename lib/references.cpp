@@ -151,7 +151,7 @@ __attribute__((noinline)) void renew_wholly(body* b) noexcept {
 void check_not_worn(const body* b) noexcept {
   if (!is_empty(b->exceptions) || b->here != 1 || b->orphan || b->beginning || b->last_is_queued || b->abandoned ||
       b->own_fp_env || b->kills || b->memory || b->previous_active || b->next_active || b->next_dropped ||
-      b->previous_dropped || b->lineage_of || b->lineage_at || b->stack_size != default_stack_size || b->told ||
+      b->previous_dropped || b->lineage_of || b->lineage_at || b->switches || b->stack_size != default_stack_size || b->told ||
       b->delete_user_data || b->variables || b->locals || b->created || b->c || b->weak != 1 || b->run || b->run.callable.has_value() ||
       b->held || b->special || b->user_data || b->name)
     impossible("a greenlet was worn, and nobody has said so");

@@ -83,6 +83,7 @@ void hand_over(thread_record& t, body* next, parcel&& p) noexcept {
   unlist(t, self);
   if (t.wants(attention::fp_env)) carry_fp_env(t, next);
   if (t.wants(attention::watched)) t.lower(attention::watched);
+  if (t.wants(attention::counted)) count_switch(next);
   end_fp_env(t, self);
   if (t.wants(attention::dropped)) take_back(t, self);
   keep_until_left(t, self);

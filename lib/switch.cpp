@@ -156,9 +156,10 @@ parcel jump(thread_record& t, body* to, parcel&& p, arrival& how) noexcept {
   t.slot = std::move(p);
   exchange_exceptions(&t, from, to);
   t.left = from;
-  if (t.wants(attention::fp_env | attention::watched)) {
+  if (t.wants(attention::fp_env | attention::watched | attention::counted)) {
     if (t.wants(attention::fp_env)) carry_fp_env(t, to);
-    t.lower(attention::watched);
+    if (t.wants(attention::watched)) t.lower(attention::watched);
+    if (t.wants(attention::counted)) count_switch(to);
   }
   t.current.store(to, std::memory_order_relaxed);
   GREENLET_PROBE_PAIR(switch, from, to);

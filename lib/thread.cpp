@@ -105,6 +105,7 @@ void enlist(thread_record& t) noexcept {
   t.next_thread = first_thread();
   if (t.next_thread) t.next_thread->previous_thread = &t;
   greenlet_anchor_v1.threads.store(&t, std::memory_order_release);
+  if (switches_are_counted) t.raise(attention::counted);
 }
 
 void forget(thread_record& t) noexcept {

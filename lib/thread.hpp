@@ -51,8 +51,10 @@ constexpr std::uint32_t ending = 8192;  // its greenlets are being unwound, or h
 constexpr std::uint32_t condemned = 16384;  // a collector has found greenlets of ours that nothing can reach
 constexpr std::uint32_t watched = 32768;    // somebody wants to know whether there is a switch: the next one takes it away
 constexpr std::uint32_t errand = 65536;     // something is to be done that only a thread can do that is in no handler
+constexpr std::uint32_t counted = 131072;   // switches are to be counted
 // Those for which only inline code has to make way.
-constexpr std::uint32_t out_of_line = attention_debugger | fp_env | orphan | by_call | guests | received | ending | watched;
+constexpr std::uint32_t out_of_line =
+    attention_debugger | fp_env | orphan | by_call | guests | received | ending | watched | counted;
 }  // namespace attention
 
 struct thread_record : hot_thread {
@@ -182,6 +184,10 @@ GREENLET_API thread_record*& surviving_record() noexcept;
 void end_record(thread_record& t) noexcept;
 
 // switch.cpp
+inline void count_switch(body* to) noexcept {
+  to->wear();
+  ++to->switches;
+}
 // With a collector: what a value has held that is empty now. It looks at all values in records (gc/marking.cpp).
 inline void forget(value& v) noexcept {
   if (__builtin_expect(collects, 0) && !v.has_value()) value_access::storage(v) = {};

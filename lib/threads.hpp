@@ -13,6 +13,9 @@ namespace greenlets::detail {
 extern std::mutex threads_lock;
 thread_record* first_thread() noexcept;  // under the lock
 
+// Whether they are to count switches (counting.cpp). Under the lock.
+extern bool switches_are_counted;
+
 void enlist(thread_record& t) noexcept;
 void forget(thread_record& t) noexcept;
 

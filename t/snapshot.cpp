@@ -322,7 +322,7 @@ TEST_CASE("a snapshot tells every greenlet of the process, as it is: 10,000 in 2
       for (const greenlet& g : {mine[i], others[i]}) {
         const greenlet_snapshot& s = now[g];
         wrong += s.id != g.id() || s.state != g.state() || s.name != g.name() || s.parent != g.parent().id() || s.is_main || s.is_hub ||
-                 s.switches.has_value() != (greenlet_anchor_v1.body.switches >= 0) || s.age || !s.created_at.empty() || !s.waits_for.empty();
+                 s.switches || s.age || !s.created_at.empty() || !s.waits_for.empty();
       }
       wrong += now.thread_of.at(mine[i].id())->tid != gettid();
       wrong += now.thread_of.at(others[i].id())->tid != their_tid;
@@ -496,6 +496,69 @@ TEST_CASE("others' creations are recorded at the latest when they have made 256 
   on = true;
   t.join();
   record_creation(false);
+}
+
+TEST_CASE("how often each was switched to is told, while that is counted: in threads that exist and in those to come") {
+  const auto loops = [] {
+    for (;;) switch_to_parent();
+  };
+  // By the straight path and others: what is thrown, what ends, what is gone to as the parent.
+  const auto work = [&](unsigned& wrong) {
+    greenlet before(loops);
+    greenlet g(loops);
+    before.switch_to();
+    greenlet ends([&] {
+      for (int i = 0; i < 10; ++i) greenlet([] {}, current()).switch_to();
+    });
+    ends.switch_to();
+    for (int i = 0; i < 99; ++i) g.switch_to();
+    greenlet swallows([] {
+      for (;;) try {
+          switch_to_parent();
+        } catch (const std::runtime_error&) {
+        }
+    });
+    swallows.switch_to();
+    for (int i = 0; i < 5; ++i) swallows.throw_in(std::runtime_error("counted"));
+    const all now(snapshot({false, false, false, 0}));
+    wrong += now[g].switches != 99;
+    wrong += now[before].switches != 1;
+    wrong += now[swallows].switches != 6;
+    wrong += !now[current()].switches || *now[current()].switches < 107;  // back from each of these
+    wrong += now[ends].switches != 11;
+    return g;
+  };
+  unsigned wrong = 0, none = 0;
+  std::promise<void> is_on;
+  std::thread earlier([&, on = is_on.get_future()]() mutable {
+    greenlet([] {}).switch_to();  // its record is there
+    on.wait();
+    work(wrong);
+  });
+  const greenlet not_counted(loops);
+  not_counted.switch_to();
+  count_switches(true);
+  is_on.set_value();
+  earlier.join();
+  std::thread later([&] { work(wrong); });
+  later.join();
+  const greenlet kept = work(wrong);
+  count_switches(false);
+  for (int i = 0; i < 10; ++i) kept.switch_to();
+  {
+    const all now(snapshot({false, false, false, 0}));
+    CHECK(now[kept].switches == 99);
+    CHECK_FALSE(now[not_counted].switches);
+    CHECK(written<write_json>(now.s).find("\"switches\":99") != std::string::npos);
+  }
+  CHECK(wrong == 0);
+  // A record that was used before has forgotten it.
+  for (int i = 0; i < 300; ++i) {
+    greenlet g(loops);
+    g.switch_to();
+    none += all(snapshot({false, false, false, 0}))[g].switches.has_value();
+  }
+  CHECK(none == 0);
 }
 
 #ifdef T_HUB

@@ -30,7 +30,7 @@ struct greenlet_snapshot {
   bool is_main = false;      ///< its thread's first one
   bool is_hub = false;       ///< it runs its thread's loop (<greenlet/hub.hpp>)
   std::optional<std::chrono::nanoseconds> age;  ///< since it was made; when that is recorded: record_creation()
-  std::optional<std::uint64_t> switches;        ///< how often it was gone to; when that is counted
+  std::optional<std::uint64_t> switches;        ///< how often it was switched to, while that was counted: count_switches()
   /// Bytes. Of one that is running only what is reserved is known, and what is committed. Of a thread's own stack, what
   /// is used is known as far as it was looked at: 256 KiB.
   stack_usage stack = {0, 0, 0};

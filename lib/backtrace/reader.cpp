@@ -431,7 +431,7 @@ void reader::take(glimpse& g, bool whole) {
   to.name = std::move(g.name);
   to.state = state_of(g);
   to.is_main = g.words.main;
-  if (a_.body.switches >= 0) to.switches = g.words.switches;
+  if (g.words.switches != 0) to.switches = g.words.switches;
   to.created_at = std::move(g.created_at);
   for (void* const p : to.created_at) places_[p] |= false;
   tell_age(g, to);
