@@ -2,6 +2,8 @@
 // A program to be looked at: greenlets in two threads that wait, with the hub for all kinds of things.
 //
 //   program [GREENLETS]      so many in all, 100 if it is not said
+//   program --refuse COMMAND [ARGUMENT...]
+//                            runs that where the system refuses process_vm_readv(); exit status 77: it cannot be had so
 //
 // It says "ready PID" when each waits, and then does what it reads, a line each:
 //   snapshot FILE   writes its own snapshot as JSON, taken in a thread that has no greenlets; says "written"
@@ -17,14 +19,20 @@
 #include <greenlet/snapshot.hpp>
 #endif
 
+#include <cerrno>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <mutex>
 #include <string>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
 #include <utility>
@@ -236,7 +244,22 @@ bool write_snapshot(const std::string& path) {
 
 }  // namespace observed
 
+static int refuse_and_run(char** command) {
+  sock_filter rules[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<__u32>(offsetof(seccomp_data, nr))),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program = {sizeof rules / sizeof *rules, rules};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return 77;
+  execvp(command[0], command);
+  std::perror(command[0]);
+  return 1;
+}
+
 int main(int, char** arguments) {
+  if (arguments[1] && std::string(arguments[1]) == "--refuse") return refuse_and_run(arguments + 2);
   const std::size_t greenlets = arguments[1] ? std::strtoul(arguments[1], nullptr, 10) : 100;
   observed::worker first(greenlets / 2), second(greenlets - greenlets / 2);
   std::cout << "ready " << getpid() << std::endl;
