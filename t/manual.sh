@@ -139,7 +139,7 @@ for page in $manuals; do
       *_hub_hiredis*) case $manuals in *_hub_hiredis*) complain "$page refers to $name, which is no page" ;; esac ;;
       *_hub_libpq*) case $manuals in *_hub_libpq*) complain "$page refers to $name, which is no page" ;; esac ;;
       *greenlet[_-]hub*) case $manuals in *hub*) complain "$page refers to $name, which is no page" ;; esac ;;
-      *greenlet-backtrace* | greenlet_snapshot*) case $manuals in *backtrace*) complain "$page refers to $name, which is no page" ;; esac ;;
+      *greenlet-backtrace* | greenlet_snapshot* | greenlet_dump* | greenlet_monitor*) case $manuals in *backtrace*) complain "$page refers to $name, which is no page" ;; esac ;;
       *greenlet[_-]gc*) case $manuals in *greenlet-gc*) complain "$page refers to $name, which is no page" ;; esac ;;
       *) complain "$page refers to $name, which is no page" ;;
     esac
