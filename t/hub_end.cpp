@@ -299,6 +299,42 @@ TEST_CASE("shutdown from a main greenlet whose turn comes between two descriptor
   CHECK(hub::statistics().turns == 0);
 }
 
+// The first takes so long that the turn's time is over, and the rest have theirs between two descriptors.
+TEST_CASE("the hub survives what is thrown into its own greenlet while others have their turn between two descriptors") {
+  hub_guard guard;
+  unraisables reported;
+  greenlet the_hub;
+  hub::run([&] { the_hub = current().parent(); });
+  constexpr int all = 100;
+  std::vector<decltype(socket_pair())> pairs;
+  std::vector<hub::task<void>> tasks;
+  int resumed = 0, done = 0, thrower = -1;
+  for (int i = 0; i < all; ++i) pairs.push_back(socket_pair());
+  for (int i = 0; i < all; ++i)
+    tasks.push_back(hub::spawn([&, i] {
+      char c;
+      pairs[static_cast<std::size_t>(i)].first.read_some(&c, 1);
+      const int place = ++resumed;
+      const auto until = hub::clock::now() + milliseconds(5);
+      while (place == 1 && hub::clock::now() < until) continue;
+      if (place == 40) {
+        thrower = i;
+        the_hub.throw_in(std::runtime_error("stray"));
+      }
+      ++done;
+    }));
+  hub::yield();
+  for (auto& p : pairs) REQUIRE(p.second.write_all("x", 1));
+  yield_until([&] { return done == all - 1; });
+  CHECK(reported.seen.size() == 1);
+  REQUIRE(thrower >= 0);
+  CHECK_FALSE(tasks[static_cast<std::size_t>(thrower)].ready());
+  tasks[static_cast<std::size_t>(thrower)].cancel();
+  CHECK_THROWS_AS(tasks[static_cast<std::size_t>(thrower)].get(), hub::cancelled);
+  the_hub = {};
+  reported.seen.clear();
+}
+
 TEST_CASE("the hub survives what is thrown into its own greenlet") {
   hub_guard guard;
   unraisables reported;

@@ -7,7 +7,7 @@
 __attribute__((noinline)) void t_begin() { __asm__ volatile(""); }
 __attribute__((noinline)) void t_end() { __asm__ volatile(""); }
 
-#if defined(__linux__) && defined(__x86_64__) && !defined(T_ASAN) && !defined(T_TSAN)
+#if defined(__linux__) && defined(__x86_64__) && !defined(T_ASAN) && !defined(T_TSAN) && !defined(T_COVERAGE)
 
 #define T_SIDES plain
 #include "sides/sides.hpp"
