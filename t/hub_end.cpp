@@ -308,6 +308,7 @@ TEST_CASE("the hub survives what is thrown into its own greenlet while others ha
   constexpr int all = 100;
   std::vector<decltype(socket_pair())> pairs;
   std::vector<hub::task<void>> tasks;
+  hub::event rest;
   int resumed = 0, done = 0, thrower = -1;
   for (int i = 0; i < all; ++i) pairs.push_back(socket_pair());
   for (int i = 0; i < all; ++i)
@@ -321,11 +322,11 @@ TEST_CASE("the hub survives what is thrown into its own greenlet while others ha
         thrower = i;
         the_hub.throw_in(std::runtime_error("stray"));
       }
-      ++done;
+      if (++done == all - 1) rest.set();
     }));
   hub::yield();
   for (auto& p : pairs) REQUIRE(p.second.write_all("x", 1));
-  yield_until([&] { return done == all - 1; });
+  REQUIRE(rest.wait(hang_guard()));
   CHECK(reported.seen.size() == 1);
   REQUIRE(thrower >= 0);
   CHECK_FALSE(tasks[static_cast<std::size_t>(thrower)].ready());
