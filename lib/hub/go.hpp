@@ -8,6 +8,8 @@
 
 #include <greenlet/greenlet.hpp>
 
+#include <cstdint>
+
 namespace greenlets::hub::detail {
 
 inline bool is_running(const greenlet& g) noexcept {
@@ -19,10 +21,10 @@ inline void fetch_record(const greenlet& g) noexcept {
   __builtin_prefetch(static_cast<greenlets::detail::hot_body*>(access::body_of(g)));
 }
 inline void fetch_stack(const greenlet& g) noexcept {
-  constexpr int lines = 6;
+  constexpr unsigned lines = 6;
   const greenlets::detail::hot_body* const b = access::body_of(g);
-  const auto* const from = static_cast<const char*>(b->where.sp) - 64;  // where it will call
-  for (int i = 0; i < lines; ++i) __builtin_prefetch(from + 64 * i);
+  const auto from = reinterpret_cast<std::uintptr_t>(b->where.sp) - 64;  // where it will call; that of one that is unstarted is null
+  for (unsigned i = 0; i < lines; ++i) __builtin_prefetch(reinterpret_cast<const void*>(from + 64 * i));
 }
 
 // Every other switch than the straight one.
