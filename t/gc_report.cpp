@@ -109,34 +109,6 @@ TEST_CASE("what it held is told: greenlets, objects of the collected heap that n
   told.clear();
 }
 
-#ifdef T_BACKTRACE
-TEST_CASE("with a collector a snapshot tells all, their ages and where they were made") {
-  greenlet held(attributes().name("held"), [](const greenlet& other) { t_waits_with(nullptr, other); });
-  const greenlet unstarted(attributes().name("unstarted"), [] {});
-  held.switch_to(greenlet());
-  const auto s = snapshot();
-  unsigned right = 0;
-  std::size_t all = 0;
-  for (const thread_snapshot& t : s.threads) {
-    all += t.greenlets.size();
-    for (const greenlet_snapshot& g : t.greenlets) {
-      if (g.id == unstarted.id()) right += g.state == greenlet_state::unstarted && g.name == "unstarted" && g.age && !g.created_at.empty();
-      if (g.id == current().id()) right += g.state == greenlet_state::current && g.is_main && t.current == g.id && t.main == g.id;
-      if (g.id != held.id()) continue;
-      std::vector<void*> addresses;
-      for (const frame& f : frames(held))
-        if (!f.inlined) addresses.push_back(f.address);
-      right += g.state == greenlet_state::suspended && g.name == "held" && g.parent == current().id() && g.age && g.addresses == addresses;
-    }
-  }
-  CHECK(right == 3);
-  CHECK(s.changing == 0);
-  CHECK(s.lost == 0);
-  CHECK(all <= counts().greenlets);  // of those that have gone, records are kept for weak handles
-  held.switch_to();
-}
-#endif
-
 TEST_CASE("with policy::report each is told once, with its name, age and places, and left as it is" *
           doctest::description("leaves what is reported, which is never unwound")) {
   const std::size_t before = gc::leaks().size();
@@ -178,3 +150,31 @@ TEST_CASE("with policy::report each is told once, with its name, age and places,
   CHECK(text.str().find("its parent is " + std::to_string(manager.id()) + " \"manager\"") != std::string::npos);
   CHECK(text.str().find("  made at ") != std::string::npos);
 }
+
+#ifdef T_BACKTRACE
+TEST_CASE("with a collector a snapshot tells all, their ages and where they were made") {
+  greenlet held(attributes().name("held"), [](const greenlet& other) { t_waits_with(nullptr, other); });
+  const greenlet unstarted(attributes().name("unstarted"), [] {});
+  held.switch_to(greenlet());
+  const auto s = snapshot();
+  unsigned right = 0;
+  std::size_t all = 0;
+  for (const thread_snapshot& t : s.threads) {
+    all += t.greenlets.size();
+    for (const greenlet_snapshot& g : t.greenlets) {
+      if (g.id == unstarted.id()) right += g.state == greenlet_state::unstarted && g.name == "unstarted" && g.age && !g.created_at.empty();
+      if (g.id == current().id()) right += g.state == greenlet_state::current && g.is_main && t.current == g.id && t.main == g.id;
+      if (g.id != held.id()) continue;
+      std::vector<void*> addresses;
+      for (const frame& f : frames(held))
+        if (!f.inlined) addresses.push_back(f.address);
+      right += g.state == greenlet_state::suspended && g.name == "held" && g.parent == current().id() && g.age && g.addresses == addresses;
+    }
+  }
+  CHECK(right == 3);
+  CHECK(s.changing == 0);
+  CHECK(s.lost == 0);
+  CHECK(all <= counts().greenlets);  // of those that have gone, records are kept for weak handles
+  held.switch_to();
+}
+#endif
