@@ -34,8 +34,8 @@ class GREENLET_API wait_list {
   friend struct waiter;
   waiter* first_ = nullptr;
   waiter* last_ = nullptr;
-  const char* kind_ = nullptr;
-  const void* object_ = nullptr;
+  [[maybe_unused]] const char* kind_ = nullptr;  // for who reads records
+  [[maybe_unused]] const void* object_ = nullptr;
 };
 
 struct watching;
