@@ -2,15 +2,13 @@
 // Copying the stack of a greenlet, which may be another thread's, and gone while it is copied.
 #include "suspension.hpp"
 
+#include "readable.hpp"
 #include "sanitizer.hpp"
 #include "thread.hpp"
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstring>
-#include <sys/uio.h>
-#include <unistd.h>
 
 namespace greenlets::detail {
 namespace {
@@ -29,33 +27,14 @@ std::size_t left_of_own(std::uintptr_t from) noexcept {
 // Copies from `from`, as far as there is memory, at most `most` bytes. `memory` is the stack there; null: it is a thread's
 // own; `ours`: the calling one's.
 std::size_t copy(std::vector<char>& to, std::uintptr_t from, std::size_t most, const stack* memory, bool ours) {
-  constexpr std::size_t page = 4096;
-  constexpr int at_once = 64;
   to.resize(most);
-  std::size_t done = 0;
-  while (done < most) {
-    iovec parts[at_once];
-    unsigned long n = 0;
-    std::size_t asked = 0;
-    for (; n < at_once && done + asked < most; ++n) {
-      const std::uintptr_t at = from + done + asked;
-      const std::size_t length = std::min(page - at % page, most - done - asked);
-      parts[n] = {reinterpret_cast<void*>(at), length};
-      asked += length;
-    }
-    const iovec into = {to.data() + done, asked};
-    const ssize_t got = process_vm_readv(getpid(), &into, 1, parts, n, 0);
-    if (got < 0 && errno != EFAULT && ours) {  // the system has no such call, or forbids it
-      done = memory ? most : std::min(most, left_of_own(from));
-      std::memcpy(to.data(), reinterpret_cast<const void*>(from), done);
-      break;
-    }
-    if (got <= 0) break;
-    done += static_cast<std::size_t>(got);
-    if (static_cast<std::size_t>(got) < asked) break;
+  std::ptrdiff_t got = copy_readable(to.data(), from, most);
+  if (got < 0 && ours) {
+    got = static_cast<std::ptrdiff_t>(memory ? most : std::min(most, left_of_own(from)));
+    std::memcpy(to.data(), reinterpret_cast<const void*>(from), static_cast<std::size_t>(got));
   }
-  to.resize(done);
-  return done;
+  to.resize(static_cast<std::size_t>(std::max<std::ptrdiff_t>(got, 0)));
+  return to.size();
 }
 
 // What can be read of it without a lock, while its thread may be changing it: hence read twice.

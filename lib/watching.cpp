@@ -4,16 +4,14 @@
 
 #include "collector.hpp"
 #include "overflow.hpp"
+#include "readable.hpp"
 #include "sanitizer.hpp"
 #include "threads.hpp"
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstring>
 #include <mutex>
-#include <sys/uio.h>
-#include <unistd.h>
 
 namespace greenlets::detail {
 namespace {
@@ -59,33 +57,6 @@ GREENLET_NO_ASAN GREENLET_NO_TSAN void copy_plainly(char* to, std::uintptr_t fro
 
 constexpr std::size_t page = 4096;
 
-// Copies as far as there is memory, `most` bytes at most. `known`: so much is certainly there.
-std::size_t copy_from(char* to, std::uintptr_t from, std::size_t most, std::size_t known) noexcept {
-  constexpr int at_once = 16;
-  std::size_t done = 0;
-  while (done < most) {
-    iovec parts[at_once];
-    unsigned long n = 0;
-    std::size_t asked = 0;
-    for (; n < at_once && done + asked < most; ++n) {
-      const std::uintptr_t at = from + done + asked;
-      const std::size_t length = std::min(page - at % page, most - done - asked);
-      parts[n] = {reinterpret_cast<void*>(at), length};
-      asked += length;
-    }
-    const iovec into = {to + done, asked};
-    const ssize_t got = process_vm_readv(getpid(), &into, 1, parts, n, 0);
-    if (got < 0 && errno != EFAULT) {  // the system has no such call, or forbids it
-      copy_plainly(to, from, known);
-      return known;
-    }
-    if (got <= 0) break;
-    done += static_cast<std::size_t>(got);
-    if (static_cast<std::size_t>(got) < asked) break;
-  }
-  return done;
-}
-
 void copy_stack(const thread_record* t, interruption_v1& to) noexcept {
   constexpr std::size_t red_zone = 128;  // System V ABI, AMD64 supplement, 3.2.2; on other machines it does no harm
   const std::uintptr_t sp = to.at.number[machine::sp_number];
@@ -97,7 +68,9 @@ void copy_stack(const thread_record* t, interruption_v1& to) noexcept {
     if (!s || sp >= high || high - sp > s->usable) continue;
     most = known = std::min(most, high - to.low);
   }
-  to.size = copy_from(to.bytes, to.low, most, known);
+  const std::ptrdiff_t got = copy_readable(to.bytes, to.low, most);
+  if (got < 0) copy_plainly(to.bytes, to.low, known);
+  to.size = got < 0 ? known : static_cast<std::size_t>(got);
 }
 
 // In a switch who is current is another than whose stack it is. Of a thread's own stack nothing tells.
