@@ -85,21 +85,15 @@ std::size_t length_of_character(const char* text, std::size_t left) noexcept {
   return n;
 }
 
-std::string quoted(const std::string& text) {
+// Character by character: `odd(to, text, n)` writes one that is not printed as it is, of n bytes, or says that it is. n is
+// 0 for a byte that belongs to none.
+template <class Odd>
+static std::string quoted_by(const std::string& text, Odd odd) {
   std::string to = "\"";
   for (std::size_t i = 0; i < text.size();) {
     const std::size_t n = length_of_character(text.data() + i, text.size() - i);
-    const auto c = static_cast<unsigned char>(text[i]);
-    // U+0080 to U+009F are control characters, too, which terminals may follow.
-    const bool control = c < 0x20 || c == 0x7f || (n == 2 && c == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0);
-    if (n == 0 || control) {
-      for (std::size_t k = 0; k < std::max<std::size_t>(n, 1); ++k) {
-        char escaped[8];
-        std::snprintf(escaped, sizeof escaped, "\\x%02x", static_cast<unsigned>(static_cast<unsigned char>(text[i + k])));
-        to += escaped;
-      }
-    } else {
-      if (c == '"' || c == '\\') to += '\\';
+    if (!odd(to, text.data() + i, n)) {
+      if (text[i] == '"' || text[i] == '\\') to += '\\';
       to.append(text, i, n);
     }
     i += std::max<std::size_t>(n, 1);
@@ -107,24 +101,33 @@ std::string quoted(const std::string& text) {
   return to + '"';
 }
 
+static void add_number(std::string& to, const char* before, int digits, char c) {
+  char escaped[8];
+  std::snprintf(escaped, sizeof escaped, "%s%0*x", before, digits, static_cast<unsigned>(static_cast<unsigned char>(c)));
+  to += escaped;
+}
+
+static bool is_control(char c) noexcept { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
+std::string quoted(const std::string& text) {
+  return quoted_by(text, [](std::string& to, const char* at, std::size_t n) {
+    // U+0080 to U+009F are control characters, too, which terminals may follow.
+    const bool high = n == 2 && at[0] == '\xc2' && static_cast<unsigned char>(at[1]) < 0xa0;
+    if (n != 0 && !is_control(*at) && !high) return false;
+    for (std::size_t k = 0; k < std::max<std::size_t>(n, 1); ++k) add_number(to, "\\x", 2, at[k]);
+    return true;
+  });
+}
+
 std::string json_quoted(const std::string& text) {
-  std::string to = "\"";
-  for (std::size_t i = 0; i < text.size();) {
-    const std::size_t n = length_of_character(text.data() + i, text.size() - i);
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (n == 0) {
+  return quoted_by(text, [](std::string& to, const char* at, std::size_t n) {
+    if (n != 0 && !is_control(*at)) return false;
+    if (n == 0)
       to += "\\ufffd";
-    } else if (c < 0x20 || c == 0x7f) {
-      char escaped[8];
-      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(c));
-      to += escaped;
-    } else {
-      if (c == '"' || c == '\\') to += '\\';
-      to.append(text, i, n);
-    }
-    i += std::max<std::size_t>(n, 1);
-  }
-  return to + '"';
+    else
+      add_number(to, "\\u", 4, *at);
+    return true;
+  });
 }
 
 const char* name_of(greenlet_state s) noexcept {
