@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The frames of suspended greenlets, of running ones, and of those of other threads.
 #include "testing.hpp"
-
-#include "suspension.hpp"
+#include "warm_frames.hpp"
 
 #include <greenlet/backtrace.hpp>
 #ifdef T_HUB
@@ -13,7 +12,6 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <future>
-#include <link.h>
 #include <search.h>
 #include <sstream>
 #include <string>
@@ -49,26 +47,6 @@ __attribute__((noinline)) std::vector<frame> t_asks(const greenlet& g) {
 }
 
 namespace {
-
-// The descriptors that the first call opens and that stay are none that a case has left behind; nor are those of files of
-// debugging information that belong to objects in which a stack that changes while it is read may seem to be.
-[[maybe_unused]] const bool warm = [] {
-  frames(current());
-  dl_iterate_phdr(
-      [](dl_phdr_info* object, std::size_t, void*) {
-        for (int i = 0; i < object->dlpi_phnum; ++i) {
-          const auto& part = object->dlpi_phdr[i];
-          void* const inside = reinterpret_cast<char*>(object->dlpi_addr) + part.p_vaddr + 1;
-          if (part.p_type == PT_LOAD && part.p_flags & PF_X) detail::frames_source()->describe(&inside, 1);
-        }
-        return 0;
-      },
-      nullptr);
-  return true;
-}();
-#ifdef T_HUB
-[[maybe_unused]] const bool warm_too = (hub::this_hub(), hub::shutdown(), true);
-#endif
 
 std::size_t count(const std::vector<frame>& all, const std::string& name) {
   std::size_t n = 0;

@@ -15,7 +15,6 @@
 #include <cstring>
 #include <functional>
 #include <future>
-#include <link.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

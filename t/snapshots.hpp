@@ -4,8 +4,7 @@
 #define T_SNAPSHOTS_HPP
 
 #include "testing.hpp"
-
-#include "suspension.hpp"
+#include "warm_frames.hpp"
 
 #ifdef T_HUB
 #include <greenlet/hub.hpp>
@@ -14,7 +13,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <link.h>
 #include <map>
 #include <ostream>
 #include <sstream>
@@ -31,25 +29,6 @@ greenlet t_makes();
 process_snapshot t_takes();
 
 namespace snapshots {
-
-// The descriptors that a first call opens and that stay are none that a case has left behind.
-inline const bool warm = [] {
-  frames(current());
-  dl_iterate_phdr(
-      [](dl_phdr_info* object, std::size_t, void*) {
-        for (int i = 0; i < object->dlpi_phnum; ++i) {
-          const auto& part = object->dlpi_phdr[i];
-          void* const inside = reinterpret_cast<char*>(object->dlpi_addr) + part.p_vaddr + 1;
-          if (part.p_type == PT_LOAD && part.p_flags & PF_X) detail::frames_source()->describe(&inside, 1);
-        }
-        return 0;
-      },
-      nullptr);
-  return true;
-}();
-#ifdef T_HUB
-inline const bool warm_too = (hub::this_hub(), hub::shutdown(), true);
-#endif
 
 struct all {
   process_snapshot s;

@@ -4,8 +4,7 @@
 #define T_WATCHED_HPP
 
 #include "testing.hpp"
-
-#include "suspension.hpp"
+#include "warm_frames.hpp"
 
 #include <greenlet/dump.hpp>
 #ifdef T_HUB
@@ -21,7 +20,6 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
-#include <link.h>
 #include <string>
 #include <sys/stat.h>
 #include <thread>
@@ -37,26 +35,6 @@ using std::chrono::seconds;
 namespace watched {
 
 using steady = std::chrono::steady_clock;
-
-// The descriptors that stay open after the first walk are none that a case has left behind; nor are those of files of
-// debugging information.
-inline const bool warm = [] {
-  frames(current());
-  dl_iterate_phdr(
-      [](dl_phdr_info* object, std::size_t, void*) {
-        for (int i = 0; i < object->dlpi_phnum; ++i) {
-          const auto& part = object->dlpi_phdr[i];
-          void* const inside = reinterpret_cast<char*>(object->dlpi_addr) + part.p_vaddr + 1;
-          if (part.p_type == PT_LOAD && part.p_flags & PF_X) detail::frames_source()->describe(&inside, 1);
-        }
-        return 0;
-      },
-      nullptr);
-  return true;
-}();
-#ifdef T_HUB
-inline const bool warm_too = (hub::this_hub(), hub::shutdown(), true);
-#endif
 
 inline std::string contents(const std::string& file) {
   std::ifstream in(file);
