@@ -356,7 +356,7 @@ TEST_CASE("children can be made while dumps are, and look at frames") {
   const auto dumps = dump_on_signal(SIGUSR1, d / "dump", with);
   for (unsigned i = 0; i < testing::times(40); ++i) {
     kill(getpid(), SIGUSR1);
-    std::this_thread::sleep_for(std::chrono::microseconds(100 * (i % 20)));
+    std::this_thread::sleep_for(std::chrono::microseconds(100 * (i % 20)));  // each child at another moment of a dump
     const pid_t pid = fork();
     REQUIRE(pid >= 0);
     if (pid == 0) {
@@ -408,7 +408,8 @@ TEST_CASE("a thread that holds the dynamic linker's lock is waited for, and goes
     dl_iterate_phdr(
         [](dl_phdr_info*, std::size_t, void*) {
           kill(getpid(), SIGUSR1);
-          std::this_thread::sleep_for(milliseconds(20));  // long enough, mostly, for the dump to come here
+          // For the dump to come to the lock, of which nobody else can see anything; if it does not, it has less to wait for.
+          std::this_thread::sleep_for(milliseconds(20));
           return 1;
         },
         nullptr);
@@ -455,11 +456,11 @@ void hub_load(std::atomic<bool>& stop) {
           if (i % 2)
             hub::yield();
           else
-            hub::sleep_for(milliseconds(i));
+            hub::sleep_for(milliseconds(i));  // timers are part of the load
           hub::spawn([] { hub::yield(); });
         }
       });
-    while (!stop) hub::sleep_for(milliseconds(5));
+    while (!stop) hub::sleep_for(milliseconds(5));  // it is another thread that stops
   });
   hub::shutdown();
 }
