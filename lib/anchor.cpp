@@ -4,11 +4,12 @@
 
 #include "cells.hpp"
 #include "creation.hpp"
-#include "thread.hpp"
+#include "threads.hpp"
 
 #include <greenlet/version.hpp>
 
 #include <cstddef>
+#include <mutex>
 #include <string>
 
 // What it is for; and GCC and Clang give the right answer for what has bases, too.
@@ -39,7 +40,7 @@ constexpr registers_kind kind_of_registers() {
 
 }  // namespace
 
-void set_hub(void* loop, const hub_layout& layout) noexcept {
+std::atomic<bool>* set_hub(const void* loop, const hub_layout& layout) {
   // Who reads it sees 0 in `loop`, or all.
   [[maybe_unused]] static const bool told = [&] {
     hub_layout rest = layout;
@@ -48,7 +49,12 @@ void set_hub(void* loop, const hub_layout& layout) noexcept {
     __atomic_store_n(&greenlet_anchor_v1.hub.loop, layout.loop, __ATOMIC_RELEASE);
     return true;
   }();
-  if (thread_record* const t = this_thread_if_any()) t->hub.store(loop, std::memory_order_release);
+  thread_record* const t = loop ? &this_thread() : this_thread_if_any();  // which may have ended before its hub
+  if (!t) return nullptr;
+  const std::lock_guard lock(threads_lock);
+  t->hub.store(static_cast<const char*>(loop), std::memory_order_release);
+  t->in_poll.store(false, std::memory_order_relaxed);
+  return &t->in_poll;
 }
 
 void set_registry(const registry_layout& layout) noexcept { greenlet_anchor_v1.entries = layout; }

@@ -133,8 +133,9 @@ struct anchor {
   hub_layout hub;
 };
 
-// For a hub: its thread's loop, or null when it has ended; and, first, the layout, the same each time.
-GREENLET_API void set_hub(void* loop, const hub_layout& layout) noexcept;
+// For a hub: its thread's loop, or null when it has ended; and, first, the layout, the same each time. The answer is where
+// it tells whether it waits for events, and stays there as long as the thread has greenlets.
+GREENLET_API std::atomic<bool>* set_hub(const void* loop, const hub_layout& layout);
 // For a collector, before it is installed; and each new chunk of entries, which is the first from then on.
 GREENLET_API void set_registry(const registry_layout& layout) noexcept;
 GREENLET_API void set_registry_chunk(void* first) noexcept;

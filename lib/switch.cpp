@@ -262,15 +262,6 @@ void set_waker(void (*wake)(void*), void* data) {
   t.waker_data = data;
 }
 
-std::atomic<bool>* watch_hub(const greenlet& hub, const std::uint64_t* polled_at) {
-  thread_record& t = this_thread();
-  const std::lock_guard lock(threads_lock);
-  t.hub_runner.store(access::body_of(hub), std::memory_order_release);
-  t.polled_at.store(polled_at, std::memory_order_release);
-  t.in_poll.store(false, std::memory_order_relaxed);
-  return &t.in_poll;
-}
-
 value switch_to_parent(value&& sent) {
   thread_record& t = this_thread();
   pinned pin;

@@ -101,12 +101,6 @@ struct thread_record : hot_thread {
   void (*waker)(void*) = nullptr;
   void* waker_data = nullptr;
 
-  // What its hub tells; written by the thread.
-  std::atomic<bool> in_poll{false};           // it waits for events, unless another greenlet is current
-  // When it last looked for some, in milliseconds of CLOCK_MONOTONIC; null: there is no hub. Set to null under threads_lock.
-  std::atomic<const std::uint64_t*> polled_at{nullptr};
-  std::atomic<const body*> hub_runner{nullptr};  // its greenlet
-
   std::atomic<bool> exited{false};
   // One for the thread, one for each body that started here, and others for a while. What the thread itself takes
   // and drops it counts apart; until its end the rest is far above nothing.
@@ -124,7 +118,10 @@ struct thread_record : hot_thread {
   // The list of all records of threads that have not ended; see threads.hpp.
   thread_record* previous_thread = nullptr;
   thread_record* next_thread = nullptr;
-  std::atomic<void*> hub{nullptr};  // its loop, for who reads records (anchor.hpp)
+  // For who looks from elsewhere: its hub's loop, by hub_layout (anchor.hpp), set to null under threads_lock; and whether
+  // that waits for events, unless another greenlet is current.
+  std::atomic<const char*> hub{nullptr};
+  std::atomic<bool> in_poll{false};
 
   thread_record();
   ~thread_record();

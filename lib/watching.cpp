@@ -2,6 +2,7 @@
 // For a thread that watches the others: whether they switch, and where they are.
 #include "watching.hpp"
 
+#include "anchor.hpp"
 #include "collector.hpp"
 #include "overflow.hpp"
 #include "readable.hpp"
@@ -28,7 +29,12 @@ GREENLET_NO_TSAN std::uint64_t read_id(const body* b) noexcept {
   return id;
 }
 
-// Under threads_lock.
+// Of a loop.
+const body* runner_of(const char* hub) noexcept {
+  return *reinterpret_cast<const body* const*>(hub + greenlet_anchor_v1.hub.runner);
+}
+
+// Under threads_lock, so that the loop stays.
 void look_at(thread_record& t, watched_thread_v1& to, bool note) noexcept {
   to = {};
   to.record = &t;
@@ -40,11 +46,11 @@ void look_at(thread_record& t, watched_thread_v1& to, bool note) noexcept {
   to.current = current;
   to.id = read_id(current);
   to.is_main = current == t.main;
-  if (const std::uint64_t* const clock = t.polled_at.load(std::memory_order_acquire)) {
+  if (const char* const hub = t.hub.load(std::memory_order_acquire)) {
     to.has_hub = true;
-    to.is_hub = current == t.hub_runner.load(std::memory_order_acquire);
+    to.is_hub = current == runner_of(hub);
     to.waits = to.is_hub && t.in_poll.load(std::memory_order_acquire);
-    to.polled_at = read_clock(clock);
+    to.polled_at = read_clock(reinterpret_cast<const std::uint64_t*>(hub + greenlet_anchor_v1.hub.time));
   }
   std::strncpy(to.name, t.name.c_str(), sizeof to.name - 1);
 }
@@ -110,7 +116,8 @@ void copy_interrupted(const ucontext_t& here, interruption_v1& to) noexcept {
   if (b && machine::knows_registers && !is_whole(b, to.at.number[machine::sp_number])) b = nullptr;
   to.greenlet = b ? b->id : 0;
   to.is_main = b && b->main;
-  to.is_hub = b && b == t->hub_runner.load(std::memory_order_relaxed);
+  const char* const hub = b ? t->hub.load(std::memory_order_relaxed) : nullptr;
+  to.is_hub = hub && b == runner_of(hub);
   to.size = 0;
   to.name[0] = '\0';
   if (b) copy_name(b, to);

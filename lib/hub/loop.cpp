@@ -43,8 +43,7 @@ loop& loop::make() {
     return *this_threads_loop;
   }
   this_threads_loop = &*made;
-  made->in_poll_ = greenlets::detail::watch_hub(made->runner_, &made->uv_.time);  // libuv's own: read anew after each poll
-  greenlets::detail::set_hub(&*made, layout());
+  made->in_poll_ = greenlets::detail::set_hub(&*made, layout());
   greenlets::detail::set_waker([](void* bell) { uv_async_send(static_cast<uv_async_t*>(bell)); }, &made->bell_);
   return *this_threads_loop;
 }
@@ -169,7 +168,6 @@ void loop::close() noexcept {
     this_threads_loop = nullptr;
     greenlets::detail::set_hub(nullptr, layout());
     greenlets::detail::set_waker(nullptr, nullptr);
-    greenlets::detail::watch_hub(greenlet(), nullptr);
   }
   forget_last();
   std::list<std::function<void()>> undelivered;

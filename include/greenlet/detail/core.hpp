@@ -7,8 +7,6 @@
 #include <greenlet/detail/closure.hpp>
 #include <greenlet/detail/collected.hpp>
 
-#include <atomic>
-#include <cstdint>
 #include <exception>
 #include <functional>
 #include <tuple>
@@ -43,11 +41,6 @@ GREENLET_API void check_here(const greenlet& target);
 // has greenlets to unwind that were dropped elsewhere. nullptr takes it back; afterwards no call is
 // under way.
 GREENLET_API void set_waker(void (*wake)(void*), void* data);
-
-// The calling thread has a hub, whose greenlet is this: `polled_at` is when it last looked for events, in milliseconds
-// of CLOCK_MONOTONIC, until the next call, or until one of null, which takes all back. The answer is where it tells whether
-// it waits for some, and stays there as long as the thread has greenlets.
-GREENLET_API std::atomic<bool>* watch_hub(const greenlet& hub, const std::uint64_t* polled_at);
 
 // Several objects that are sent lie in place where each of them would.
 template <class... T>
