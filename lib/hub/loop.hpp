@@ -29,6 +29,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <uv.h>
 
 namespace greenlets::hub {
@@ -64,22 +65,27 @@ class loop {
   // --- For who waits.
   // A waiter for the running greenlet, which is to park() by it. No user code runs. Throws std::bad_alloc.
   waiter* begin() {
-    waiter* const w = pool_.take(this);
-    if (__builtin_expect(is_running(last_), 1))
-      w->who.swap(last_);
-    else
+    waiter* w = last_;
+    if (__builtin_expect(w && is_running(w->who), 1)) {
+      last_ = nullptr;
+    } else {
+      w = pool_.take(this);
       keep_running(w);
+    }
+    w->what = waiter::kind::wait;
     return w;
   }
   // Switches to who is ready, or the hub, until the waiter is ready, or something is thrown in; then takes the waiter
   // out of everything and back into the pool.
   waiter::end park(waiter* w, deadline until);
+  waiter::end park_here(waiter* w, deadline until);  // without a call, in wait.cpp
 
   wait_list& ready() noexcept { return ready_; }
 
   // --- For who wakes.
   // Makes a parked waiter ready; one that is ready already stays as it is.
   void make_ready(waiter* w, waiter::end why) noexcept;
+  void make_ready_here(waiter* w, waiter::end why) noexcept;
   // The same for poll callbacks: resumes it before they all have been called, when they are many.
   void resume_soon(waiter* w, waiter::end why) noexcept;
   void start_soon(const greenlet& g);
@@ -124,9 +130,9 @@ class loop {
   void run_gathered() noexcept;
   // The first of the ready list, who goes on now. Who is the next begins to come from memory meanwhile: among many thousands
   // nothing of him is in a cache.
-  static void take_first(waiter* w) noexcept {
+  void take_first(waiter* w) noexcept {
     if (const waiter* const next = w->next) fetch_stack(next->who);
-    w->unlink();
+    waiter::pop_front(ready_);
     if (w->why == waiter::end::none) w->why = waiter::end::woken;  // it only yielded
   }
   void resume(waiter* w) {
@@ -141,7 +147,7 @@ class loop {
     if (__builtin_expect(--references_ == 0, 0)) delete this;
   }
   void forget_last() noexcept {
-    if (__builtin_expect(!last_.empty(), 0)) last_ = {};
+    if (__builtin_expect(last_ != nullptr, 0)) give_back(std::exchange(last_, nullptr));
   }
   void let_others() noexcept;
   void expire() noexcept;
@@ -158,6 +164,7 @@ class loop {
   const greenlet& next_to(const waiter* w) noexcept;
   void release(waiter* w) noexcept;
   void release_here(waiter* w) noexcept;
+  void give_back(waiter* w) noexcept;
   void arm_timer() noexcept;
   std::string who_waits() const;
   // Whether it waits in a destructor while an exception is on its way.
@@ -175,10 +182,10 @@ class loop {
   bool closed_ = false;
 
   wait_list ready_;
-  // The handle that the last to be resumed was kept by, for the next wait of the same. To drop it and take it again
-  // would leave the running greenlet without one in between, mostly, for nobody else keeps a task: its next switch
-  // would be none of the straight ones.
-  greenlet last_;
+  // By which the last to be resumed has waited, for the next wait of the same; it keeps its greenlet. To drop the handle
+  // and take it again would leave the running greenlet without one in between, mostly, for nobody else keeps a task: its
+  // next switch would be none of the straight ones.
+  waiter* last_ = nullptr;
   timers timers_;
   clock::time_point timer_at_ = clock::time_point::max();  // what timer_ is set to
   waiter_pool pool_;

@@ -41,25 +41,26 @@ __attribute__((noinline)) void loop::release(waiter* w) noexcept {
   } else if (w->external && w->what == waiter::kind::raise) {
     --external_;
   }
-  w->why = waiter::end::none;
-  w->told = w->external = w->unwinding = w->parked = false;
+  const bool waited = w->what == waiter::kind::wait;
+  w->retire();
   if (w->thrown) w->thrown = nullptr;
-  greenlet last = std::move(w->who);
-  if (w->what == waiter::kind::wait && !closed_) last.swap(last_);
-  w->what = waiter::kind::wait;
+  if (waited && !closed_) std::swap(w, last_);
+  if (w) give_back(w);
+}
+
+void loop::give_back(waiter* w) noexcept {
+  const greenlet last = std::move(w->who);  // goes when all is done: its end may be user code
   pool_.give(w);
 }
 
 // The same for one that was made ready and has nothing more to be taken out of, without a call.
 GREENLET_ALWAYS_INLINE void loop::release_here(waiter* w) noexcept {
-  if (__builtin_expect(!w->parked || w->in || w->timed || w->unwinding || !last_.empty() || closed_, 0)) return release(w);
+  if (__builtin_expect(!w->parked || w->in || w->timed || w->unwinding || last_ || closed_, 0)) return release(w);
   if (w->slot) *std::exchange(w->slot, nullptr) = nullptr;
   --waiting_;
   if (w->external) --external_;
-  w->why = waiter::end::none;
-  w->told = w->external = w->parked = false;
-  last_.swap(w->who);
-  pool_.give(w);
+  w->retire();
+  last_ = w;
 }
 
 GREENLET_ALWAYS_INLINE waiter::end loop::leave(waiter* w, waiter::end why) noexcept {
@@ -87,7 +88,7 @@ __attribute__((noinline)) void loop::give_deadline(waiter* w, clock::time_point 
 
 // What it needs when it goes on is in few lines of a cache, for by then they are in none: of its stack, little more than
 // the registers of who called it.
-waiter::end loop::park(waiter* w, deadline until) {
+GREENLET_ALWAYS_INLINE waiter::end loop::park_here(waiter* w, deadline until) {
   ++references_;
   waiter::end why = waiter::end::closed;
   try {
@@ -103,6 +104,8 @@ waiter::end loop::park(waiter* w, deadline until) {
   }
   return leave(w, why);
 }
+
+waiter::end loop::park(waiter* w, deadline until) { return park_here(w, until); }
 
 void go_slowly(const greenlet& target) { target.switch_to(); }
 
@@ -123,12 +126,14 @@ inline const greenlet& loop::next_to(const waiter* w) noexcept {
   return next->who;
 }
 
-void loop::make_ready(waiter* w, waiter::end why) noexcept {
+GREENLET_ALWAYS_INLINE void loop::make_ready_here(waiter* w, waiter::end why) noexcept {
   if (w->why != waiter::end::none) return;
   w->why = why;
   w->unlink();
   waiter::push_back(ready_, w);
 }
+
+void loop::make_ready(waiter* w, waiter::end why) noexcept { make_ready_here(w, why); }
 
 // Another slice, unless there were enough, or what they did takes long: then those who wait for something else would
 // have to wait for a thousand of the like. Against the loop's own time, which is as old as its last poll, or older.
@@ -307,7 +312,7 @@ void loop::shut_down() {
   runner_.throw_in(greenlet_exit(greenlet_exit::reason::cancelled));
 }
 
-wait_list::~wait_list() {
+void wait_list::send_away() noexcept {
   while (waiter* w = first_) w->home->make_ready(w, waiter::end::closed);
 }
 
@@ -316,7 +321,7 @@ bool wait_list::wait(deadline until, bool external) {
   waiter* w = l.begin();
   w->external = external;
   waiter::push_back(*this, w);
-  return l.park(w, until) == waiter::end::woken;
+  return l.park_here(w, until) == waiter::end::woken;
 }
 
 void wait_list::wake_one() noexcept {
@@ -325,6 +330,12 @@ void wait_list::wake_one() noexcept {
 
 void wait_list::wake_all() noexcept {
   while (first_) wake_one();
+}
+
+void place::give() noexcept {
+  leave();
+  given_ = true;
+  if (waiter* const w = waiter::front(*gate_)) w->home->make_ready_here(w, waiter::end::woken);
 }
 
 }  // namespace greenlets::hub::detail

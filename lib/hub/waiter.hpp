@@ -17,10 +17,10 @@ class loop;
 
 // Its first line of a cache is all that a wait without a deadline touches.
 struct alignas(64) waiter {
-  enum class kind : std::uint8_t { wait, start, raise };  // resume a wait; start a greenlet; throw into one
+  enum class kind : std::uint8_t { wait, start, raise, none };  // resume a wait; start a greenlet; throw into one; not in use
   enum class end : std::uint8_t { none, woken, timeout, closed };
 
-  kind what = kind::wait;
+  kind what = kind::none;
   end why = end::none;     // set when it becomes ready
   bool told = false;       // shutdown() has cancelled it
   bool external = false;   // what it waits for may come from outside the thread
@@ -55,9 +55,23 @@ struct alignas(64) waiter {
     (l.first_ ? l.first_->previous : l.last_) = w;
     l.first_ = w;
   }
+  // It is the first, or there is none.
+  static void pop_front(wait_list& l) noexcept {
+    waiter* const w = l.first_;
+    (w->next ? w->next->previous : l.last_) = nullptr;
+    l.first_ = w->next;
+    w->in = nullptr;
+    w->next = nullptr;
+  }
   static constexpr std::size_t kind_in_list() noexcept { return offsetof(wait_list, kind_); }
   static constexpr std::size_t object_in_list() noexcept { return offsetof(wait_list, object_); }
   static waiter* front(const wait_list& l) noexcept { return l.first_; }
+  // In no list, heap or poller any more. Who it was kept for stays.
+  void retire() noexcept {
+    what = kind::none;
+    why = end::none;
+    told = external = unwinding = parked = false;
+  }
   void unlink() noexcept {
     if (!in) return;
     (previous ? previous->next : in->first_) = next;

@@ -120,6 +120,10 @@ class link : public std::enable_shared_from_this<link> {
     reader& operator=(const reader&) = delete;
     ~reader() { reads = false; }
   };
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdangling-pointer"  // the destructor takes it back
+#endif
   struct stander {
     hub::detail::place mine;
     hub::detail::place*& at;
@@ -128,6 +132,9 @@ class link : public std::enable_shared_from_this<link> {
     stander& operator=(const stander&) = delete;
     ~stander() { at = nullptr; }
   };
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#pragma GCC diagnostic pop
+#endif
   // Writes on what the system did not take at once. Told to go on also when it never started.
   struct writer {
     std::shared_ptr<link> of;

@@ -22,7 +22,9 @@ class GREENLET_API wait_list {
   wait_list(const char* kind, const void* object) noexcept : kind_(kind), object_(object) {}
   wait_list(const wait_list&) = delete;
   wait_list& operator=(const wait_list&) = delete;
-  ~wait_list();
+  ~wait_list() {
+    if (first_) send_away();
+  }
   /// Waits to be woken; false when the deadline came first. Switches: to the hub.
   /// `external`: who wakes it is not a greenlet of this thread.
   bool wait(deadline until = {}, bool external = false);
@@ -32,6 +34,8 @@ class GREENLET_API wait_list {
 
  private:
   friend struct waiter;
+  void send_away() noexcept;
+
   waiter* first_ = nullptr;
   waiter* last_ = nullptr;
   [[maybe_unused]] const char* kind_ = nullptr;  // for who reads records
@@ -47,7 +51,9 @@ class GREENLET_API line {
   line(const char* kind, const void* object) noexcept : kind_(kind), object_(object) {}
   line(const line&) = delete;
   line& operator=(const line&) = delete;
-  ~line() { send_away(); }
+  ~line() {
+    if (first_) send_away();
+  }
 
   bool empty() const noexcept { return !first_; }
   place* first() const noexcept { return first_; }
@@ -69,8 +75,19 @@ class GREENLET_API line {
 // has to give it on (see given()).
 class GREENLET_API place {
  public:
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdangling-pointer"  // the destructor takes it out of the line
+#endif
   // At the end of `l`. Several places may share a gate: the first that is given opens it.
-  explicit place(line& l, wait_list* gate = nullptr) noexcept;
+  explicit place(line& l, wait_list* gate = nullptr) noexcept
+      : own_(l.kind_, l.object_), gate_(gate ? gate : &own_), in_(&l), previous_(l.last_) {
+    (l.last_ ? l.last_->next_ : l.first_) = this;
+    l.last_ = this;
+  }
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#pragma GCC diagnostic pop
+#endif
   place(const place&) = delete;
   place& operator=(const place&) = delete;
   ~place() { leave(); }
@@ -85,7 +102,13 @@ class GREENLET_API place {
   bool given() const noexcept { return given_; }
   // Whether the line is still there.
   bool stands() const noexcept { return in_; }
-  void leave() noexcept;
+  void leave() noexcept {
+    if (!in_) return;
+    (previous_ ? previous_->next_ : in_->first_) = next_;
+    (next_ ? next_->previous_ : in_->last_) = previous_;
+    in_ = nullptr;
+    next_ = previous_ = nullptr;
+  }
 
   // The line's owner's business.
   void* what = nullptr;
