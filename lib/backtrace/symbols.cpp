@@ -5,15 +5,19 @@
 #include "config.h"
 #include "debug_information.hpp"
 #include "forks.hpp"
+#include "reader.hpp"
 
 #include "../describe.hpp"
 
 #include <dlfcn.h>
+#include <unistd.h>
 #include <utility>
 
 namespace greenlets::detail {
 
 namespace {
+
+constexpr std::size_t most_text = 16 * 1024;  // templates have long names
 
 std::size_t distance(const void* from, const void* to) noexcept {
   return static_cast<std::size_t>(static_cast<const char*>(to) - static_cast<const char*>(from));
@@ -24,8 +28,11 @@ frame by_dynamic_linker(void* address, const void* inside) {
   f.address = address;
   Dl_info info = {};
   if (!dladdr(inside, &info)) return f;
-  if (info.dli_fname) f.object = info.dli_fname;
-  if (info.dli_sname) f.function = demangled(info.dli_sname);
+  // Another thread may unload that object now, and these texts with it.
+  process_memory memory(getpid());
+  const auto text = [&](const char* at) { return text_at(memory, reinterpret_cast<std::uintptr_t>(at), most_text); };
+  if (info.dli_fname) f.object = text(info.dli_fname);
+  if (info.dli_sname) f.function = demangled(text(info.dli_sname).c_str());
   f.offset = distance(info.dli_sname ? info.dli_saddr : info.dli_fbase, address);
   return f;
 }

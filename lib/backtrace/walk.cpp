@@ -8,6 +8,7 @@
 
 #include "../sanitizer.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <dlfcn.h>
@@ -42,37 +43,76 @@ bool is_of_an_object(std::uintptr_t address) noexcept {
 
 // Where words of two moments were taken for a place in code, libunwind looks at what is there. A part of an object may be no
 // memory, and of what is data a sanitizer would say that it is not ours.
-GREENLET_NO_ASAN void load(std::uintptr_t address, unw_word_t* word) noexcept {
+GREENLET_NO_ASAN void load(std::uintptr_t address, void* to, std::size_t size) noexcept {
   const auto* const from = reinterpret_cast<const volatile unsigned char*>(address);
-  unsigned char bytes[sizeof *word];
-  for (std::size_t i = 0; i < sizeof bytes; ++i) bytes[i] = from[i];
-  std::memcpy(word, bytes, sizeof bytes);
+  for (std::size_t i = 0; i < size; ++i) static_cast<unsigned char*>(to)[i] = from[i];
 }
 
-bool load_if_there(std::uintptr_t address, unw_word_t* word) noexcept {
-  const iovec to = {word, sizeof *word};
-  const iovec from = {reinterpret_cast<void*>(address), sizeof *word};
-  const ssize_t got = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
-  if (got < 0 && errno != EFAULT) return load(address, word), true;
-  return got == static_cast<ssize_t>(sizeof *word);
-}
+// The tables of loaded objects. Another thread may unload one while it is read, so the system reads, which does not fault;
+// a block at a time, for libunwind asks for each byte.
+class tables {
+ public:
+  bool read(std::uintptr_t address, unw_word_t* word) noexcept {
+    unsigned char bytes[sizeof *word];
+    for (std::size_t done = 0; done < sizeof bytes;) {
+      const block* const b = at(address + done);
+      if (!b) return is_refused_ && (load(address, word, sizeof *word), true);
+      const std::size_t place = (address + done) % block::size;
+      const std::size_t n = std::min(block::size - place, sizeof bytes - done);
+      std::memcpy(bytes + done, b->bytes + place, n);
+      done += n;
+    }
+    std::memcpy(word, bytes, sizeof bytes);
+    return true;
+  }
+
+ private:
+  struct block {
+    static constexpr std::size_t size = 256;
+    std::uintptr_t from = 0;
+    unsigned char bytes[size];
+  };
+
+  const block* at(std::uintptr_t address) noexcept {
+    const std::uintptr_t from = address / block::size * block::size;
+    block& b = blocks_[from / block::size % (sizeof blocks_ / sizeof *blocks_)];
+    if (b.from == from) return &b;
+    if (is_refused_) return nullptr;
+    const iovec to = {b.bytes, block::size};
+    const iovec there = {reinterpret_cast<void*>(from), block::size};
+    b.from = 0;
+    const ssize_t got = process_vm_readv(getpid(), &to, 1, &there, 1, 0);
+    is_refused_ = got < 0 && errno != EFAULT;
+    if (got != static_cast<ssize_t>(block::size)) return nullptr;
+    b.from = from;
+    return &b;
+  }
+
+  block blocks_[16];
+  bool is_refused_ = false;
+};
+
+// A copied stack, and what tells how it is undone.
+struct walked {
+  const suspension_v1& stack;
+  tables read;
+};
 
 int read_memory(unw_addr_space_t, unw_word_t address, unw_word_t* word, int writes, void* self) {
   if (writes) return -UNW_EINVAL;
-  const auto& s = *static_cast<const suspension_v1*>(self);
+  auto& w = *static_cast<walked*>(self);
+  const suspension_v1& s = w.stack;
   if (address >= s.low && address - s.low < s.bytes.size()) {
     if (s.bytes.size() - (address - s.low) < sizeof *word) return -UNW_EINVAL;
     std::memcpy(word, s.bytes.data() + (address - s.low), sizeof *word);
     return 0;
   }
-  if (!is_of_an_object(address)) return -UNW_EINVAL;
-  load(address, word);
-  return 0;
+  return is_of_an_object(address) && w.read.read(address, word) ? 0 : -UNW_EINVAL;
 }
 
 int read_register(unw_addr_space_t, unw_regnum_t number, unw_word_t* word, int writes, void* self) {
   if (writes || number < 0 || static_cast<unsigned>(number) >= registers::count) return -UNW_EBADREG;
-  *word = static_cast<const suspension_v1*>(self)->at.number[number];
+  *word = static_cast<const walked*>(self)->stack.at.number[number];
   return 0;
 }
 
@@ -114,6 +154,7 @@ struct symbols {
   static constexpr std::size_t most = 64;
 
   std::uintptr_t pc;
+  tables objects;
   std::uintptr_t read[most];  // from where
   std::size_t count = 0;
 
@@ -131,7 +172,7 @@ int read_symbol(unw_addr_space_t, unw_word_t address, unw_word_t* word, int writ
   if (writes) return -UNW_EINVAL;
   auto& s = *static_cast<symbols*>(self);
   if (symbols::number_of(address) == registers::count) {
-    return address < symbols::regions && is_of_an_object(address) && load_if_there(address, word) ? 0 : -UNW_EINVAL;
+    return address < symbols::regions && is_of_an_object(address) && s.objects.read(address, word) ? 0 : -UNW_EINVAL;
   }
   for (std::size_t i = 0; i < s.count; ++i)
     if (s.read[i] == address) return *word = symbols::row + i, 0;
@@ -203,8 +244,9 @@ std::vector<place_in_code> walk(const suspension_v1& s, std::uintptr_t beyond, s
   const out_of_forks guard;
   static const unw_addr_space_t space = make_space(read_memory, read_register);  // for all threads, and never freed
   std::vector<place_in_code> found;
+  walked w{s, {}};
   unw_cursor_t at;
-  if (unw_init_remote(&at, space, const_cast<suspension_v1*>(&s)) != 0) return found;
+  if (unw_init_remote(&at, space, &w) != 0) return found;
   bool interrupted = true;
   unw_word_t below = 0;
   unsigned level = 0;
