@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Snapshots: everything that they say, compared with what the program knows.
+#include "exit_testing.hpp"
 #include "json.hpp"
 #include "snapshots.hpp"
 
@@ -13,6 +14,8 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <dlfcn.h>
+#include <fstream>
 #include <functional>
 #include <future>
 #include <linux/audit.h>
@@ -24,6 +27,7 @@
 #include <sstream>
 #include <string>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <thread>
 #include <vector>
@@ -431,6 +435,60 @@ TEST_CASE("logical frames go on in the parents") {
   CHECK(addresses(logical_frames(parent)).size() + addresses(own).size() == addresses(logical).size());
   child = {};
 }
+
+#ifndef T_TSAN
+namespace {
+// A shared object that is nobody else's; none in a library without any.
+const char* plugin() {
+  static const std::string path = testing::directory_of_tests() + "/exiting/.libs/plugin.so";
+  return access(path.c_str(), R_OK) == 0 ? path.c_str() : nullptr;
+}
+}  // namespace
+
+TEST_CASE("an object may be unloaded while stacks are walked that were in it") {
+  if (!plugin()) return;
+  const testing::child c = testing::in_child([] {  // so that nobody comes back from what is not there
+    void* object = dlopen(plugin(), RTLD_NOW);
+    greenlet g(reinterpret_cast<void (*)()>(dlsym(object, "plugin_waits")));
+    g.switch_to();
+    std::atomic<bool> enough{false};
+    std::thread other([&] {
+      for (unsigned i = 0; i < testing::times(5000); ++i) {
+        dlclose(object);
+        object = dlopen(plugin(), RTLD_NOW);
+      }
+      enough = true;
+    });
+    while (!enough) frames(g);
+    other.join();
+    _exit(0);
+  });
+  INFO(c.output);
+  CHECK(c.status == 0);
+}
+
+#ifndef T_ASAN
+TEST_CASE("without memory for debugging information snapshots fail, and the process lives") {
+  if (!plugin()) return;
+  for (std::size_t more = 0; more < 48; more += 4) {
+    const testing::child c = testing::in_child([more] {
+      dlclose(dlopen(plugin(), RTLD_NOW));  // whereupon all files are read anew
+      std::size_t pages = 0;
+      std::ifstream("/proc/self/statm") >> pages;
+      const rlimit most = {pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) + (more << 20), RLIM_INFINITY};
+      setrlimit(RLIMIT_AS, &most);
+      try {
+        snapshot();
+      } catch (const std::bad_alloc&) {
+      }
+      _exit(77);
+    });
+    INFO(c.output);
+    CHECK(WEXITSTATUS(c.status) == 77);
+  }
+}
+#endif
+#endif
 
 TEST_CASE("without memory it throws std::bad_alloc, wherever that comes, and nothing is left") {
   std::vector<greenlet> some;

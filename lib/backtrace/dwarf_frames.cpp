@@ -6,6 +6,7 @@
 
 #include <dwarf.h>
 #include <elfutils/libdw.h>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -75,6 +76,18 @@ class functions {
   std::vector<Dwarf_Die> found_;
 };
 
+// libdw's own ends the process. Nothing of its is half done where it calls this.
+[[noreturn]] void without_memory() { throw std::bad_alloc(); }
+
+// The file's, and the one that several share (dwz).
+void throw_without_memory(Dwfl_Module* module) {
+  Dwarf_Addr bias = 0;
+  Dwarf* const d = dwfl_module_getdwarf(module, &bias);
+  if (!d) return;
+  dwarf_new_oom_handler(d, without_memory);
+  if (Dwarf* const shared = dwarf_getalt(d)) dwarf_new_oom_handler(shared, without_memory);
+}
+
 void name(frame& f, Dwfl_Module* module, Dwarf_Addr address) {
   const char* path = nullptr;
   GElf_Off offset = 0;
@@ -121,6 +134,7 @@ void inlined(std::vector<frame>& to, frame& outermost, Dwfl_Module* module, Dwar
 std::vector<frame> look_up(Dwfl* loaded, const frame& known, Dwarf_Addr inside) {
   Dwfl_Module* const module = dwfl_addrmodule(loaded, inside);
   if (!module) return {};
+  throw_without_memory(module);
   frame f = known;
   name(f, module, inside);
   line(f, module, inside);

@@ -100,6 +100,12 @@ EXPORTED void plugin_suspends() {
   kept.back().switch_to();
 }
 
+// For a greenlet of the program's.
+EXPORTED void plugin_waits() {
+  switch_to_parent();
+  __asm__ volatile("");
+}
+
 EXPORTED int plugin_lets_go() {
   kept.clear();
   return unwound;
