@@ -195,6 +195,19 @@ TEST_CASE("without anything to call, reports go to standard error") {
   if (frames_are_there()) CHECK(count(text, name_of_blocked) == 1);
 }
 
+TEST_CASE("a report is one line and its frames, whatever the names are") {
+  long_run run;
+  run.id = 12345;
+  run.name = "a\"b\nc\x1b[31m";
+  run.thread = "\xff";
+  run.tid = 67890;
+  std::ostringstream out;
+  out << std::hex;
+  write_long_run(out, run);
+  CHECK(out.str() == "greenlet: greenlet 12345 \"a\\\"b\\x0ac\\x1b[31m\" of thread 67890 \"\\xff\" has been running for 0 ms without a"
+                     " switch; its thread does not tell where\n");
+}
+
 #ifdef T_HUB
 TEST_CASE("a hub that waits for events is not told of; who blocks its loop is, in a dump with how long") {
   struct guard {

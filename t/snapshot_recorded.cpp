@@ -9,7 +9,12 @@
 #include <atomic>
 #include <chrono>
 #include <future>
+#include <iomanip>
+#include <locale>
+#include <sstream>
 #include <stdexcept>
+#include <streambuf>
+#include <string>
 #include <thread>
 
 using testing::json;
@@ -155,6 +160,51 @@ TEST_CASE("names of any bytes are written so that people and programs can read t
   const std::string told = written<write_text>(now.s);
   CHECK(told.find("\"a\\\"b\\\\c\\x0ad\\x01\\x1b[31m\\x7f \xc3\xa9 \\xff\\xc3 \\xe2\\x82 \\xed\\xa0\\x80 \\xc2\\x9b end\"") != std::string::npos);
   for (const char c : told + written<write_dot>(now.s)) REQUIRE((c == '\n' || static_cast<unsigned char>(c) >= 0x20));
+}
+
+namespace {
+struct grouping : std::numpunct<char> {
+  std::string do_grouping() const override { return "\1"; }
+  char do_thousands_sep() const override { return '.'; }
+};
+
+template <void write(std::ostream&, const process_snapshot&)>
+void check_plain(const process_snapshot& s) {
+  const std::string plain = written<write>(s);
+  std::ostringstream other;
+  other.imbue(std::locale(std::locale::classic(), new grouping));
+  other << std::hex << std::showbase << std::showpos << std::setfill('#');
+  write(other, s);
+  CHECK(other.str() == plain);
+  other.str("");
+  other << 255;
+  CHECK(other.str() == "0xf.f");  // the stream is as it was
+}
+}  // namespace
+
+TEST_CASE("what is written depends on no locale, and on nothing that the stream was told") {
+  std::vector<greenlet> many;
+  for (int i = 0; i < 20; ++i) many.emplace_back([i] { t_deeper(i % 2); });
+  for (const greenlet& g : many) g.switch_to();
+  const auto s = snapshot();
+  const std::locale before = std::locale::global(std::locale(std::locale::classic(), new grouping));
+  check_plain<write_json>(s);
+  check_plain<write_text>(s);
+  check_plain<write_dot>(s);
+  CHECK(json(written<write_json>(s)).valid());
+  CHECK(written<write_text>(s).find(" " + std::to_string(s.pid) + " ") != std::string::npos);
+  std::locale::global(before);
+  // Nor is it lost that something went wrong.
+  std::ostream nowhere(nullptr);
+  write_json(nowhere, s);
+  CHECK(nowhere.bad());
+  struct broken : std::streambuf {
+    int_type overflow(int_type) override { throw std::runtime_error("broken"); }
+  } of;
+  std::ostream out(&of);
+  out.exceptions(std::ios_base::badbit);
+  CHECK_THROWS_AS(write_json(out, s), std::runtime_error);
+  CHECK(out.bad());
 }
 
 TEST_CASE("JSON has all that there is") {

@@ -84,7 +84,7 @@ std::vector<std::string> lines(void* const* addresses, std::size_t number) {
   std::vector<std::string> texts;
   for (const frame& f : of_interest(std::move(all))) {
     std::ostringstream text;
-    print(text, f);
+    plainly(text, [&](std::ostream& to) { print(to, f); });
     texts.push_back(text.str());
   }
   return texts;
@@ -123,7 +123,9 @@ std::vector<frame> logical_frames(const greenlet& g) {
 }
 
 void write_frames(std::ostream& out, const std::vector<frame>& frames) {
-  for (const frame& f : detail::of_interest(frames)) detail::print(out << "  ", f) << '\n';
+  detail::plainly(out, [&](std::ostream& to) {
+    for (const frame& f : detail::of_interest(frames)) detail::print(to << "  ", f) << '\n';
+  });
 }
 
 }  // namespace greenlets

@@ -2,6 +2,7 @@
 // The monitor: a thread whose bit of attention is still set has not switched since that was set.
 #include <greenlet/monitor.hpp>
 
+#include "people.hpp"
 #include "running.hpp"
 #include "symbols.hpp"
 #include "watcher.hpp"
@@ -27,6 +28,20 @@ namespace detail {
 namespace {
 
 constexpr std::size_t most_frames = 200;
+
+void write(std::ostream& out, const long_run& run) {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(run.lasted).count();
+  out << "greenlet: greenlet ";
+  if (run.id)
+    out << run.id;
+  else
+    out << '?';
+  if (!run.name.empty()) out << ' ' << quoted(run.name);
+  if (run.is_main) out << " (main)";
+  out << " of thread " << run.tid;
+  if (!run.thread.empty()) out << ' ' << quoted(run.thread);
+  out << " has been running for " << ms << " ms without a switch" << (run.frames.empty() ? "; its thread does not tell where\n" : ":\n");
+}
 
 void write_to_standard_error(const long_run& run) {
   std::ostringstream text;
@@ -167,17 +182,7 @@ void monitor::stop() noexcept {
 }
 
 void write_long_run(std::ostream& out, const long_run& run) {
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(run.lasted).count();
-  out << "greenlet: greenlet ";
-  if (run.id)
-    out << run.id;
-  else
-    out << '?';
-  if (!run.name.empty()) out << " \"" << run.name << '"';
-  if (run.is_main) out << " (main)";
-  out << " of thread " << run.tid;
-  if (!run.thread.empty()) out << " \"" << run.thread << '"';
-  out << " has been running for " << ms << " ms without a switch" << (run.frames.empty() ? "; its thread does not tell where\n" : ":\n");
+  detail::plainly(out, [&](std::ostream& to) { detail::write(to, run); });
   write_frames(out, run.frames);
 }
 

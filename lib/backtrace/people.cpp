@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
+#include <ios>
+#include <locale>
+#include <ostream>
 #include <utility>
 
 namespace greenlets::detail {
@@ -128,6 +131,25 @@ std::string json_quoted(const std::string& text) {
       add_number(to, "\\u", 4, *at);
     return true;
   });
+}
+
+void plainly(std::ostream& to, const std::function<void(std::ostream&)>& write) {
+  std::ostream plain(nullptr);
+  plain.imbue(std::locale::classic());  // while there is no buffer that would take it, too
+  plain.rdbuf(to.rdbuf());
+  plain.clear(to.rdstate());
+  plain.exceptions(to.exceptions());
+  plain.setf(to.flags() & std::ios_base::unitbuf);
+  try {
+    write(plain);
+  } catch (...) {
+    try {
+      to.setstate(plain.rdstate());
+    } catch (const std::ios_base::failure&) {  // the stream's own way to throw what is thrown here
+    }
+    throw;
+  }
+  to.setstate(plain.rdstate());
 }
 
 const char* name_of(greenlet_state s) noexcept {

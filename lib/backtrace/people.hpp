@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <iosfwd>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@ std::vector<frame> of_waiting(std::vector<frame> all);
 std::vector<frame> of_creation(std::vector<frame> all);
 // How long the UTF-8 sequence of one character is (RFC 3629) that begins there; 0: there is none.
 std::size_t length_of_character(const char* text, std::size_t left) noexcept;
+// Writes to a stream as none of its settings and no locale has it: numbers are decimal, and without separators.
+void plainly(std::ostream& to, const std::function<void(std::ostream&)>& write);
 // In quotes, on one line, whatever it is.
 std::string quoted(const std::string& text);
 // The same as RFC 8259 has it, and what is no UTF-8 as U+FFFD.

@@ -72,9 +72,7 @@ void write_frame(std::ostream& out, const frame& f) {
       << ",\"file\":" << json_quoted(f.file) << ",\"line\":" << f.line << ",\"inlined\":" << truth(f.inlined) << '}';
 }
 
-}  // namespace
-
-void write_json(std::ostream& out, const process_snapshot& s) {
+void write(std::ostream& out, const process_snapshot& s) {
   out << "{\"version\":1,\"taken\":\"" << text_of(s.taken) << "\",\"pid\":" << s.pid << ",\"threads\":[";
   comma threads;
   for (const thread_snapshot& t : s.threads) write_thread(out << threads, t);
@@ -87,6 +85,12 @@ void write_json(std::ostream& out, const process_snapshot& s) {
     out << ']';
   }
   out << "},\"changing\":" << s.changing << ",\"lost\":" << s.lost << "}\n";
+}
+
+}  // namespace
+
+void write_json(std::ostream& out, const process_snapshot& s) {
+  plainly(out, [&](std::ostream& to) { write(to, s); });
 }
 
 }  // namespace greenlets

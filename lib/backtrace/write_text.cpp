@@ -49,9 +49,7 @@ void write_thread(std::ostream& out, const process_snapshot& s, const thread_sna
   for (const fold& f : folded(t)) write_fold(out, s, f);
 }
 
-}  // namespace
-
-void write_text(std::ostream& out, const process_snapshot& s) {
+void write(std::ostream& out, const process_snapshot& s) {
   std::size_t n = 0;
   for (const thread_snapshot& t : s.threads) n += t.greenlets.size();
   out << "process " << s.pid << " at " << text_of(s.taken) << ": " << n << (n == 1 ? " greenlet" : " greenlets") << " in "
@@ -59,6 +57,12 @@ void write_text(std::ostream& out, const process_snapshot& s) {
   if (s.changing) out << s.changing << " went on each time they were looked at, and are told without frames\n";
   if (s.lost) out << s.lost << " could not be read\n";
   for (const thread_snapshot& t : s.threads) write_thread(out << '\n', s, t);
+}
+
+}  // namespace
+
+void write_text(std::ostream& out, const process_snapshot& s) {
+  plainly(out, [&](std::ostream& to) { write(to, s); });
 }
 
 }  // namespace greenlets
