@@ -132,6 +132,42 @@ TEST_CASE("one that blocks the signal by which it is asked is told without frame
   if (frames_are_there()) CHECK(count(text, name_of_blocked) == 1);
 }
 
+TEST_CASE("whoever has taken the signal back by which threads are asked is not sent it; the next dump has it again") {
+  const directory d;
+  dump_options with = patient();
+  with.interrupting_signal = SIGRTMIN + 6;
+  for (int i = 0; i < 2; ++i) {
+    const auto dumps = dump_on_signal(SIGUSR1, d / "dump", with);
+    const bool reset = i == 0;
+    if (reset) signal(SIGRTMIN + 6, SIG_DFL);  // which would end the process
+    greenlet([&] {
+      kill(getpid(), SIGUSR1);
+      t_blocks([&] { return has_dumps(d / "dump", static_cast<std::size_t>(i) + 1); });
+    }).switch_to();
+    const std::string text = contents(d / "dump");
+    INFO(text);
+    if (frames_are_there()) CHECK(count(text, name_of_blocked) == (reset ? 0 : 1));
+  }
+}
+
+TEST_CASE("times that are too long to be added to any other are for ever") {
+  const directory d;
+  dump_options with;
+  with.apart = with.patience = std::chrono::nanoseconds::max();
+  const auto once = dump_on_signal(SIGUSR1, d / "once", with);
+  const auto often = dump_on_signal(SIGUSR2, d / "often");
+  std::string text;
+  greenlet([&] {
+    kill(getpid(), SIGUSR1);
+    t_blocks([&] { return has_dumps(d / "once", 1); });
+  }).switch_to();
+  kill(getpid(), SIGUSR1);
+  dump_now(SIGUSR2, d / "often");  // the other has had its turn before
+  text = contents(d / "once");
+  CHECK(count(text, "greenlet dump ends\n") == 1);
+  if (frames_are_there()) CHECK(count(text, name_of_blocked) == 1);
+}
+
 TEST_CASE("dumps are appended, or put in the place of the last one; signals that come too soon are one dump") {
   const directory d;
   {
@@ -160,48 +196,6 @@ TEST_CASE("dumps are appended, or put in the place of the last one; signals that
   }
   CHECK(count(contents(d / "appended"), "greenlet dump ends\n") == 1);
   CHECK(d.files().size() == 2);
-}
-
-TEST_CASE("what cannot be written is lost, and the next one is not") {
-  const directory d;
-  dump_options to_nowhere;
-  to_nowhere.apart = milliseconds(0);
-  int ends[2];
-  REQUIRE(pipe(ends) == 0);
-  REQUIRE(mkfifo((d / "fifo").c_str(), 0600) == 0);
-  close(ends[0]);  // nobody reads
-  {
-    const auto full = dump_on_signal(SIGRTMIN + 5, "/dev/full", to_nowhere);
-    const auto missing = dump_on_signal(SIGRTMIN + 6, d / "missing/file", to_nowhere);
-    const auto closed = dump_on_signal(SIGRTMIN + 7, 1000000, to_nowhere);
-    const auto broken = dump_on_signal(SIGRTMIN + 8, ends[1], to_nowhere);
-    const auto unread = dump_on_signal(SIGRTMIN + 9, d / "fifo", to_nowhere);
-    to_nowhere.replace = true;
-    const auto neither = dump_on_signal(SIGRTMIN + 10, d / "missing/file", to_nowhere);
-    const auto dumps = dump_on_signal(SIGUSR1, d / "dump");
-    for (int n = SIGRTMIN + 5; n <= SIGRTMIN + 10; ++n) kill(getpid(), n);
-    dump_now(SIGUSR1, d / "dump");  // they have had their turn before
-  }
-  close(ends[1]);
-  CHECK(d.files().size() == 2);
-}
-
-TEST_CASE("a pipe that nobody reads keeps nobody from stopping") {
-  int ends[2];
-  REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
-  const std::string much(65536, 'x');
-  REQUIRE(write(ends[1], much.data(), much.size()) == 65536);
-  {
-    const auto dumps = dump_on_signal(SIGUSR1, ends[1]);
-    kill(getpid(), SIGUSR1);
-    const directory d;
-    const auto next = dump_on_signal(SIGUSR2, d / "dump");
-    dump_now(SIGUSR2, d / "dump");  // after two seconds the first is given up
-    kill(getpid(), SIGUSR1);
-    // The rest is the clock's: it may have begun, or not.
-  }
-  close(ends[0]);
-  close(ends[1]);
 }
 
 namespace {
@@ -347,6 +341,24 @@ TEST_CASE("a child of fork() makes its thread when it next switches, and has the
     CHECK(other.status == 0);
   }).join();
   CHECK(count(dump_now(SIGUSR1, file), "greenlet dump ends\n") == 4);  // and the parent goes on as it was
+}
+
+TEST_CASE("children can ask for dumps, whatever other threads were doing with theirs") {
+  std::atomic<bool> enough{false};
+  std::vector<std::thread> others;
+  for (const int n : {SIGUSR1, SIGUSR2})
+    others.emplace_back([&enough, n] {
+      while (!enough) dump_on_signal(n, STDERR_FILENO).stop();
+    });
+  for (unsigned i = 0; i < testing::times(100); ++i) {
+    const testing::child c = testing::in_child([] {
+      alarm(100);
+      dump_on_signal(SIGRTMIN + 5, STDERR_FILENO).stop();
+    });
+    CHECK(c.status == 0);
+  }
+  enough = true;
+  for (std::thread& t : others) t.join();
 }
 
 TEST_CASE("children can be made while dumps are, and look at frames") {

@@ -21,6 +21,12 @@ class bell {
  public:
   using clock = std::chrono::steady_clock;
 
+  // In so long; what is too far away is never.
+  static clock::time_point in(std::chrono::nanoseconds time) noexcept {
+    const auto now = clock::now();
+    return time < clock::time_point::max() - now ? now + time : clock::time_point::max();
+  }
+
   std::uint32_t rung() const noexcept { return count_.load(std::memory_order_acquire); }
   // Async-signal-safe.
   void ring() noexcept {

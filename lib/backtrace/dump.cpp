@@ -9,7 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
-#include <mutex>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <system_error>
@@ -28,9 +28,7 @@ void on_signal(int number) noexcept {
   watcher::wake();
 }
 
-// Under the lock.
-std::mutex dumps_lock;
-bool in_use[_NSIG];
+bool in_use[_NSIG];  // by agreement
 
 bool is_of_a_fault(int signal) noexcept {
   return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL || signal == SIGTRAP;
@@ -44,6 +42,7 @@ void check(int signal) {
 
 std::string written(const process_snapshot& s, dump_format format) {
   std::ostringstream out;
+  out.imbue(std::locale::classic());  // else it is the program's global one
   switch (format) {
     case dump_format::json: write_json(out, s); break;
     case dump_format::dot: write_dot(out, s); break;
@@ -87,7 +86,7 @@ void signal_job::begin() {
   with_.interrupting_signal = prepare_interrupts(with_.interrupting_signal);
   if (with_.interrupting_signal == signal_) throw std::invalid_argument("dump_on_signal: one signal for two purposes");
   want_signal_stacks();
-  const std::lock_guard lock(dumps_lock);
+  const auto lock = watcher::agreement();
   if (in_use[signal_])
     throw std::invalid_argument("dump_on_signal: there is a dump on signal " + std::to_string(signal_) + " already");
   asked_for[signal_].store(false, std::memory_order_relaxed);
@@ -100,7 +99,7 @@ void signal_job::begin() {
 }
 
 void signal_job::end() noexcept {
-  const std::lock_guard lock(dumps_lock);
+  const auto lock = watcher::agreement();
   struct sigaction now = {};
   if (sigaction(signal_, nullptr, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == on_signal)
     sigaction(signal_, &before_, nullptr);
@@ -124,7 +123,7 @@ std::optional<watcher::clock::time_point> signal_job::run() {
   if (watcher::clock::now() < next_) return next_;
   asked_for[signal_].store(false, std::memory_order_release);  // what comes from here on is another one
   dump();
-  next_ = watcher::clock::now() + with_.apart;
+  next_ = bell::in(with_.apart);
   return asked_for[signal_].load(std::memory_order_acquire) ? std::optional(next_) : std::nullopt;
 }
 

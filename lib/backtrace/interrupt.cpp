@@ -6,6 +6,7 @@
 #include "interrupt.hpp"
 
 #include "bell.hpp"
+#include "watcher.hpp"
 
 #include "../sanitizer.hpp"
 #include "../watching.hpp"
@@ -18,7 +19,6 @@
 #include <cstring>
 #include <ctime>
 #include <fcntl.h>
-#include <mutex>
 #include <stdexcept>
 #include <sys/syscall.h>
 #include <system_error>
@@ -86,10 +86,16 @@ void on_signal(int number, siginfo_t* info, void* context) noexcept {
   errno = error;
 }
 
+// Somebody may have taken it back since, as daemons do that reset all signals: then one that is sent could end the process.
+bool is_ready(int signal) noexcept {
+  struct sigaction now = {};
+  return signals[signal].ready.load(std::memory_order_acquire) && sigaction(signal, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal;
+}
+
 int unused_signal() noexcept {
   for (int n = SIGRTMAX - 3; n > SIGRTMIN; --n) {  // debuggers and valgrind have the last
     struct sigaction now = {};
-    if (signals[n].ready.load(std::memory_order_acquire)) return n;
+    if (is_ready(n)) return n;
     if (sigaction(n, nullptr, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL) return n;
   }
   return 0;
@@ -147,7 +153,7 @@ bool send(pid_t tid, int signal) noexcept {
 
 // Waits for the answer, or takes the question back.
 bool wait_for(pid_t tid, std::chrono::nanoseconds patience) noexcept {
-  const auto until = bell::clock::now() + patience;
+  const auto until = bell::in(patience);
   for (;;) {
     const std::uint32_t seen = answered.rung();
     if (state.load(std::memory_order_acquire) == state_of(tid, phase::copied)) return true;
@@ -179,13 +185,12 @@ void take(interrupted_thread& to, std::size_t most_frames) {
 }  // namespace
 
 int prepare_interrupts(int signal) {
-  static std::mutex lock;
-  const std::lock_guard guard(lock);
+  const auto lock = watcher::agreement();
   if (signal < 0 || signal >= _NSIG || (signal != 0 && signal < SIGRTMIN))
     throw std::invalid_argument("running threads can be interrupted by real-time signals only");
   if (signal == 0) signal = unused_signal();
   if (signal == 0) throw std::invalid_argument("every real-time signal is in use");
-  if (signals[signal].ready.load(std::memory_order_acquire)) return signal;
+  if (is_ready(signal)) return signal;
   struct sigaction ours = {};
   ours.sa_sigaction = on_signal;
   sigfillset(&ours.sa_mask);
@@ -198,7 +203,8 @@ int prepare_interrupts(int signal) {
 }
 
 bool interrupt(pid_t tid, int signal, std::chrono::nanoseconds patience, std::size_t most_frames, interrupted_thread& to) {
-  if (!machine::knows_registers || tid == static_cast<pid_t>(syscall(SYS_gettid)) || !accepts(tid, signal)) return false;
+  if (!machine::knows_registers || tid == static_cast<pid_t>(syscall(SYS_gettid))) return false;
+  if (!accepts(tid, signal) || !is_ready(signal)) return false;
   if (!buffer) buffer = new char[most_bytes];
   found.bytes = buffer;
   found.room = most_bytes;

@@ -23,6 +23,7 @@ namespace {
 
 // What a child of fork() has anew.
 struct meeting_place {
+  std::mutex agreement;  // before the other
   std::mutex lock;
   bell idle;  // no job is running, or another one is
 };
@@ -104,8 +105,14 @@ void make_again() noexcept {
   if (the.value.current == 0 && the.value.jobs && !the.value.jobs->empty()) make_thread();
 }
 
-void before_fork() { the.value.meeting.lock.lock(); }
-void in_parent() { the.value.meeting.lock.unlock(); }
+void before_fork() {
+  the.value.meeting.agreement.lock();
+  the.value.meeting.lock.lock();
+}
+void in_parent() {
+  the.value.meeting.lock.unlock();
+  the.value.meeting.agreement.unlock();
+}
 void in_child() {
   new (&the.value.meeting) meeting_place;
   the.value.running = nullptr;
@@ -125,6 +132,11 @@ void watch_forks() {
 }
 
 }  // namespace
+
+std::unique_lock<std::mutex> agreement() {
+  watch_forks();
+  return std::unique_lock(the.value.meeting.agreement);
+}
 
 void add(std::shared_ptr<job> j) {
   watch_forks();

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 namespace greenlets::detail::watcher {
@@ -32,6 +33,9 @@ class job {
   std::atomic<bool> stopped_{false};
 };
 
+// For what threads agree on before they add or after they remove something. Held over fork(), so that a child finds it
+// whole. Throws std::system_error (pthread_atfork), the first time.
+std::unique_lock<std::mutex> agreement();
 // Makes the thread at need. Throws std::system_error (pthread_create, pthread_atfork, ...).
 void add(std::shared_ptr<job> j);
 // Afterwards it is not running, unless it is that which calls; with the last of them the thread ends. Throws nothing.
