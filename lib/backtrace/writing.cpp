@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
@@ -19,9 +20,21 @@ namespace {
 constexpr int step_ms = 100;
 constexpr int patience_ms = 2000;
 
-bool is_file(int descriptor) noexcept {
+enum class kind { file, socket, other };
+
+kind kind_of(int descriptor) noexcept {
   struct stat s;
-  return fstat(descriptor, &s) == 0 && S_ISREG(s.st_mode);
+  if (fstat(descriptor, &s) != 0) return kind::other;
+  return S_ISREG(s.st_mode) ? kind::file : S_ISSOCK(s.st_mode) ? kind::socket : kind::other;
+}
+
+// Room for a byte is no room for all: a terminal that nobody reads would block whoever writes, and others may fill a pipe
+// after it was asked. O_NONBLOCK is the open file's, which the program's other descriptors share, so it is opened again.
+// -1: that cannot be done.
+int open_without_blocking(int fd) noexcept {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  return open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
 bool wait_for_room(int descriptor, const std::function<bool()>& stopped) {
@@ -54,11 +67,15 @@ class descriptor {
 }  // namespace
 
 bool write_all(int fd, std::string_view text, const std::function<bool()>& stopped) {
-  // A blocking pipe that has room at all takes so much without blocking.
-  const std::size_t at_once = is_file(fd) ? text.size() : std::size_t{PIPE_BUF};
+  const kind what = kind_of(fd);
+  const descriptor own(what == kind::other ? open_without_blocking(fd) : -1);
+  const int to = own.number() >= 0 ? own.number() : fd;
+  // Where there was no other way: a blocking pipe that has room at all takes so much without blocking.
+  const std::size_t at_once = what == kind::file ? text.size() : std::size_t{PIPE_BUF};
   while (!text.empty()) {
-    if (!wait_for_room(fd, stopped)) return false;
-    const ssize_t n = write(fd, text.data(), std::min(at_once, text.size()));
+    if (!wait_for_room(to, stopped)) return false;
+    const std::size_t size = std::min(at_once, text.size());
+    const ssize_t n = what == kind::socket ? send(to, text.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL) : write(to, text.data(), size);
     if (n < 0 && errno != EINTR && errno != EAGAIN) return false;
     if (n > 0) text.remove_prefix(static_cast<std::size_t>(n));
   }
