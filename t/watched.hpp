@@ -16,6 +16,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <dirent.h>
 #include <fstream>
 #include <functional>
@@ -103,7 +104,11 @@ inline constexpr bool frames_are_certain =
 #else
     true;
 #endif
-inline bool frames_are_there() { return frames_are_certain && !testing::emulated(); }
+// valgrind blocks every signal while a thread computes (SigBlk of /proc says so), so such a one is not asked.
+inline bool frames_are_there() {
+  const char* const preloaded = std::getenv("LD_PRELOAD");
+  return frames_are_certain && !testing::emulated() && !(preloaded && std::strstr(preloaded, "vgpreload"));
+}
 
 // For who looks for frames: a machine may have much to do, and what nobody answers is not asked.
 inline dump_options patient() {
