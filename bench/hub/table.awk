@@ -90,16 +90,16 @@ function panel(work, title, format, divide, i, longest, m, y, own) {
 function picture() {
   printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"740\" height=\"HEIGHT\" font-family=\"sans-serif\" font-size=\"11.5\" fill=\"#222\">\n<rect width=\"740\" height=\"HEIGHT\" fill=\"#fff\"/>\n" >svg
   bottom = top = 14
-  left = 16; panel("50", "1,000 round trips a second, 50 connections", "%.0f", 1000)
+  left = 16; panel("50", "Thousand round trips/s, 50 connections", "%.0f", 1000)
   left = 384; panel("1000", "the same, 1,000 connections", "%.0f", 1000)
   top = bottom
   left = 16; panel("10000", "the same, 10,000 connections", "%.0f", 1000)
   left = 384; panel("among", "the same, 50 of 10,000 that are open", "%.0f", 1000)
   top = bottom
-  left = 16; panel("accept", "1,000 connections accepted a second", "%.1f", 1000)
+  left = 16; panel("accept", "Thousand connections accepted/s", "%.1f", 1000)
   left = 384; panel("memory", "KiB of an idle connection", "%.1f", 1)
   top = bottom
-  left = 16; panel("http", "1,000 files of 612 bytes a second over HTTP", "%.0f", 1000)
+  left = 16; panel("http", "Thousand files/s of 612 bytes, by HTTP", "%.0f", 1000)
   printf "<text x=\"16\" y=\"%d\" font-size=\"10.5\" fill=\"#666\">Medians of make bench-hub; %s%s</text>\n</svg>\n", bottom + 6, machine, (disturbed > closed / 10 ? "; others were at work on it" : "") >svg
   close(svg)
   system("sed -i 's/HEIGHT/" bottom + 16 "/g' '" svg "'")
