@@ -216,6 +216,18 @@ TEST_CASE("what does the same is told once, with how many it is") {
   child = {};
 }
 
+TEST_CASE("a graph tells functions without the namespaces that have no name") {
+  process_snapshot s;
+  frame f;
+  f.address = &f;
+  f.function = "(anonymous namespace)::t_serve((anonymous namespace)::t_client&)";
+  s.symbols[&f] = {f};
+  s.threads.emplace_back();
+  s.threads[0].greenlets.emplace_back();
+  s.threads[0].greenlets[0].addresses = {&f};
+  CHECK(written<write_dot>(s).find("\\lt_serve(t_client&)\\l") != std::string::npos);
+}
+
 #ifdef T_HUB
 TEST_CASE("what greenlets wait for in a hub is told") {
   int ends[2];
@@ -266,6 +278,7 @@ TEST_CASE("what greenlets wait for in a hub is told") {
       const std::string text = written<write_text>(now.s);
       INFO(text);
       CHECK(text.find("waits for mutex 0x") != std::string::npos);
+      CHECK(written<write_dot>(now.s).find("\\lwaits for mutex 0x") != std::string::npos);
     }
     hub::shutdown();
   }

@@ -43,6 +43,13 @@ std::string shortened(const std::string& text, std::size_t most = 60) {
   return text.substr(0, at) + "...";
 }
 
+// A box has room for little, and this says least.
+std::string without_anonymous(std::string name) {
+  const std::string part = "(anonymous namespace)::";
+  for (std::size_t at; (at = name.find(part)) != std::string::npos;) name.erase(at, part.size());
+  return name;
+}
+
 // The innermost functions that are the program's own.
 std::vector<std::string> functions_of(const process_snapshot& s, const greenlet_snapshot& g) {
   constexpr std::size_t most = 3;
@@ -50,7 +57,7 @@ std::vector<std::string> functions_of(const process_snapshot& s, const greenlet_
   for (const frame& f : of_waiting(frames_at(s, g.addresses))) {
     if (names.size() == most) break;
     if (f.function.empty() || f.function.rfind("greenlets::", 0) == 0) continue;
-    names.push_back(shortened(f.function));
+    names.push_back(shortened(without_anonymous(f.function)));
   }
   return names;
 }
@@ -59,8 +66,8 @@ void write_node(std::ostream& out, const process_snapshot& s, const fold& f, con
   const greenlet_snapshot& first = *f.members[0];
   std::vector<std::string> lines = {shortened(who_of(f)), name_of(first.state)};
   if (!first.waits_for.empty()) {
-    const bool same = f.members.size() == 1;
-    lines.push_back(shortened(same ? first.waits_for : first.waits_for + ", ..."));
+    const bool alone = f.members.size() == 1;
+    lines.push_back(shortened("waits for " + first.waits_for + (alone ? "" : ", ...")));
   }
   for (std::string& function : functions_of(s, first)) lines.push_back(std::move(function));
   out << "    " << name << " [label=" << label(lines) << ", fillcolor=\"" << colour_of(first.state) << '"';
