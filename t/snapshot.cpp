@@ -228,6 +228,53 @@ TEST_CASE("a graph tells functions without the namespaces that have no name") {
   CHECK(written<write_dot>(s).find("\\lt_serve(t_client&)\\l") != std::string::npos);
 }
 
+namespace {
+
+// As text, one whose frames are these.
+std::string t_text_of(const std::vector<frame>& frames) {
+  static char addresses[16];
+  process_snapshot s;
+  s.threads.emplace_back();
+  s.threads[0].greenlets.emplace_back();
+  for (const frame& f : frames) {
+    void* const at = &addresses[s.symbols.size()];
+    s.symbols[at] = {f};
+    s.threads[0].greenlets[0].addresses.push_back(at);
+  }
+  return written<write_text>(s);
+}
+
+frame t_frame(const char* function, const char* file, bool inlined) {
+  frame f;
+  f.function = function;
+  f.file = file;
+  f.object = "/usr/lib/lib.so";
+  f.inlined = inlined;
+  return f;
+}
+
+}  // namespace
+
+TEST_CASE("of one that is in inlined functions of the headers only, those are told that say what it was made with") {
+  const std::string text = t_text_of({t_frame("greenlets::hub::detail::go_to(greenlets::greenlet const&)", "../lib/hub/go.hpp", true),
+                                      t_frame("greenlets::hub::detail::loop::park()", "../lib/hub/wait.cpp", false),
+                                      t_frame("operator()", "/usr/include/greenlet/hub/group.hpp", true),
+                                      t_frame("complete<greenlets::hub::every<t_f> >", "/usr/include/greenlet/hub/run.hpp", true)});
+  CHECK(text.find("every<t_f>") != std::string::npos);
+  CHECK(text.find("group.hpp") != std::string::npos);
+  CHECK(text.find("go_to") == std::string::npos);
+  CHECK(text.find("park") == std::string::npos);
+}
+
+TEST_CASE("a program's own inlined functions are told, also from a directory named greenlet; an object only without a file") {
+  const std::string text = t_text_of({t_frame("greenlets::hub::sleep()", "", false),
+                                      t_frame("t_serve", "/home/me/greenlet/server.cpp", true),
+                                      t_frame("t_main()", "/home/me/greenlet/main.cpp", false)});
+  CHECK(text.find("greenlets::hub::sleep()+0x0 in /usr/lib/lib.so\n") != std::string::npos);
+  CHECK(text.find("inlined t_serve at /home/me/greenlet/server.cpp:0\n") != std::string::npos);
+  CHECK(text.find("t_main()+0x0 at /home/me/greenlet/main.cpp:0\n") != std::string::npos);
+}
+
 #ifdef T_HUB
 TEST_CASE("what greenlets wait for in a hub is told") {
   int ends[2];

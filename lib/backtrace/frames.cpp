@@ -61,8 +61,10 @@ std::ostream& print(std::ostream& out, const frame& f) {
     out << f.address;
   out << ' ' << (f.function.empty() ? "?" : f.function);
   if (!f.inlined) out << "+0x" << std::hex << f.offset << std::dec;
-  if (!f.file.empty()) out << " at " << f.file << ':' << f.line;
-  if (!f.inlined && !f.object.empty()) out << " in " << f.object;
+  if (!f.file.empty())
+    out << " at " << f.file << ':' << f.line;
+  else if (!f.inlined && !f.object.empty())  // the source says more, and lines are long
+    out << " in " << f.object;
   return out;
 }
 

@@ -30,7 +30,10 @@ namespace {
 
 bool has(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
 
-bool is_of_headers(const frame& f) { return f.inlined && (has(f.file, "/greenlet/") || f.function.rfind("greenlets::", 0) == 0); }
+// Not "/greenlet/" alone: a program's own files may lie in a directory of that name.
+bool is_of_headers(const frame& f) {
+  return f.inlined && (has(f.file, "/include/greenlet/") || f.function.rfind("greenlets::", 0) == 0);
+}
 
 // How a thread begins, and a process.
 bool is_of_the_system(const frame& f) {
@@ -40,10 +43,10 @@ bool is_of_the_system(const frame& f) {
   return false;
 }
 
+bool is_internal(const frame& f) { return has(f.function, "greenlets::detail::") || has(f.function, "greenlets::hub::detail::"); }
+
 // The library's machinery; not its public functions, which tell what is waited for.
-bool is_machinery(const frame& f) {
-  return is_of_headers(f) || has(f.function, "greenlets::detail::") || has(f.function, "greenlets::hub::detail::");
-}
+bool is_machinery(const frame& f) { return is_of_headers(f) || is_internal(f); }
 
 template <class P>
 void drop_outermost(std::vector<frame>& all, P&& is_dull) {
@@ -55,10 +58,14 @@ void drop_outermost(std::vector<frame>& all, P&& is_dull) {
 std::vector<frame> of_waiting(std::vector<frame> all) {
   all = of_interest(std::move(all));
   drop_outermost(all, is_of_the_system);
+  auto begin = std::find_if_not(all.begin(), all.end(), is_machinery);
+  if (begin == all.end()) {  // of hub::every(), say: what is inlined of the headers tells at least what it was made with
+    begin = std::find_if_not(all.begin(), all.end(), is_internal);
+    if (begin != all.end()) all.erase(all.begin(), begin);
+    return all;
+  }
+  all.erase(all.begin(), begin);
   drop_outermost(all, [](const frame& f) { return is_machinery(f) || has(f.file, "/c++/"); });
-  auto begin = all.begin();
-  while (begin != all.end() && is_machinery(*begin)) ++begin;
-  if (begin != all.end()) all.erase(all.begin(), begin);
   return all;
 }
 
