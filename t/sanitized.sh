@@ -10,6 +10,8 @@ case ${SANITIZER_FLAGS:-} in *-fsanitize*) echo "skipped: the library is built w
 test -z "${GREENLET_TEST_RUN_UNDER:-}" || { echo "skipped: not under $GREENLET_TEST_RUN_UNDER"; exit 77; }
 
 libdir=$(cd "$builddir/lib/.libs" && pwd) || exit 1
+backtrace=
+test ! -f "$libdir/libgreenlet-backtrace.so" || backtrace="-DT_BACKTRACE $libdir/libgreenlet-backtrace.so"
 where=$(mktemp -d) || exit 1
 trap 'rm -rf "$where"' EXIT
 failures=0
@@ -65,9 +67,11 @@ for compiler in g++ clang++; do
     program=$where/$sanitizer
     # shellcheck disable=SC2086
     $compiler -std=c++17 -g -O1 -fno-omit-frame-pointer $PTHREAD_FLAGS "-fsanitize=$sanitizer" -I"$srcdir/include" \
-      -I"$builddir/include" -o "$program" "$srcdir/t/planted/program.cpp" "$so" -Wl,-rpath,"$libdir" >"$where/out" 2>&1 || { fail "does not compile"; continue; }
+      -I"$builddir/include" -o "$program" "$srcdir/t/planted/program.cpp" $backtrace "$so" -Wl,-rpath,"$libdir" \
+      >"$where/out" 2>&1 || { fail "does not compile"; continue; }
     ran=$((ran + 1))
     is_silent everything right
+    test -z "$backtrace" || is_silent interrupted 'told where'
     if test $sanitizer = address; then
       is_reported return stack-use-after-return planted_use_after_return
       is_reported scope stack-use-after-scope planted_use_after_scope

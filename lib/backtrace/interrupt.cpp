@@ -53,6 +53,7 @@ void answer(const ucontext_t& interrupted) noexcept {
   const auto tid = static_cast<pid_t>(syscall(SYS_gettid));
   std::uint64_t expected = state_of(tid, phase::asked);
   if (!state.compare_exchange_strong(expected, state_of(tid, phase::copying), std::memory_order_acq_rel)) return;
+  sanitizer::after(&state);
   if (sanitizer::holds_signals_back()) {
     // What was interrupted may have gone on since: this is where the handler was called from.
     ucontext_t here;
@@ -61,6 +62,7 @@ void answer(const ucontext_t& interrupted) noexcept {
   } else {
     copy_interrupted(interrupted, found);
   }
+  sanitizer::before(&state);
   state.store(state_of(tid, phase::copied), std::memory_order_release);
   answered.ring();
 }
@@ -156,7 +158,10 @@ bool wait_for(pid_t tid, std::chrono::nanoseconds patience) noexcept {
   const auto until = bell::in(patience);
   for (;;) {
     const std::uint32_t seen = answered.rung();
-    if (state.load(std::memory_order_acquire) == state_of(tid, phase::copied)) return true;
+    if (state.load(std::memory_order_acquire) == state_of(tid, phase::copied)) {
+      sanitizer::after(&state);
+      return true;
+    }
     if (bell::clock::now() < until) {
       answered.wait(seen, until);
       continue;
@@ -208,6 +213,7 @@ bool interrupt(pid_t tid, int signal, std::chrono::nanoseconds patience, std::si
   if (!buffer) buffer = new char[most_bytes];
   found.bytes = buffer;
   found.room = most_bytes;
+  sanitizer::before(&state);
   state.store(state_of(tid, phase::asked), std::memory_order_release);
   if (!send(tid, signal)) {
     state.store(0, std::memory_order_release);

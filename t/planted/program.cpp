@@ -2,8 +2,12 @@
 // What t/sanitized.sh builds with a sanitizer, and the library without one: a program that is right, and one planted
 // mistake for each word that it is given.
 #include <greenlet/greenlet.hpp>
+#ifdef T_BACKTRACE
+#include <greenlet/monitor.hpp>
+#endif
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -169,6 +173,29 @@ void end_with_one_suspended() {
   std::printf("%d\n", *own);
 }
 
+#ifdef T_BACKTRACE
+// Who computes is asked by a signal where it is. ThreadSanitizer lets it answer in calls that it knows: for the time, say.
+void interrupted() {
+  std::atomic<int> told{0};
+  std::atomic<bool> frames{false};
+  monitor_options with;
+  with.limit = std::chrono::milliseconds(5);
+  with.report = [&](const long_run& run) {
+    frames = frames || !run.frames.empty();
+    ++told;
+  };
+  const monitor m(with);
+  const greenlet g([&] {
+    for (int n = 1; !frames; n = told + 1) {
+      while (told < n) std::chrono::steady_clock::now();
+      switch_to_parent();
+    }
+  });
+  while (!g.dead()) g.switch_to();
+  std::puts("told where");
+}
+#endif
+
 void everything() {
   long a = 0, b = 0;
   std::thread one([&] { a = work(); });
@@ -196,6 +223,10 @@ int main(int argc, char** argv) {
     twice([] { return planted_leak(), 0; });
   else if (what == "kept")
     end_with_one_suspended();
+#ifdef T_BACKTRACE
+  else if (what == "interrupted")
+    interrupted();
+#endif
   else
     everything();
 }
