@@ -459,6 +459,20 @@ def place(pc):
     return known_places[pc]
 
 
+def where(g):
+    """The innermost function that is the program's own, and its line; else the one that it is in."""
+    try:
+        with Selected(g) as frame:
+            for f, _ in each_frame(g, frame, 50):
+                sal = f.find_sal()
+                file = sal.symtab.filename if sal.symtab else ""
+                if f.name() and not re.match(r"(greenlets|std)::", f.name()) and "/include/greenlet/" not in file:
+                    return f.name() + (" at %s:%d" % (file, sal.line) if file else "")
+    except (gdb.error, gdb.GdbError, RuntimeError):
+        pass
+    return place(g.pc)
+
+
 class InfoGreenlets(gdb.Command):
     """A line for each greenlet of the process: info greenlets [TEXT]
 With TEXT, only those whose line has it."""
@@ -469,6 +483,7 @@ With TEXT, only those whose line has it."""
     def invoke(self, argument, from_tty):
         known_places.clear()
         p = Process()
+        few = len(p.greenlets) <= 1000  # each takes milliseconds
         print("%10s %-10s %8s %10s  %s" % ("Id", "State", "Thread", "Parent", "Name, what it waits for, where"))
         for g in p.greenlets:
             parent = p.by_address.get(g.parent)
@@ -476,7 +491,7 @@ With TEXT, only those whose line has it."""
             waits = p.waits_for(g)
             text += "main " if g.main else ""
             text += "[%s] " % waits if waits else ""
-            text += place(g.pc) if g.pc else ""
+            text += (where(g) if few else place(g.pc)) if g.pc else ""
             line = "%10d %-10s %8s %10s  %s" % (g.id, g.state, g.thread.tid if g.thread else "-", parent.id if parent else "-", text)
             if argument in line:
                 print(line.rstrip())

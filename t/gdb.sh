@@ -91,6 +91,17 @@ has() {
   for text do grep -q -e "$text" "$where/$output" || fail "$output has no '$text'"; done
 }
 
+# Of few, the program's own function is told, and its line.
+start 10
+settle
+debug few "-p $pid" -ex 'info greenlets'
+grep -q 'ptrace: Operation not permitted' "$where/few" && skip "gdb may not look at processes here (ptrace)"
+has ' suspended .* observed::[a-z_:]* at .*program.cpp:[1-9]'
+exec 3>&- 4<&-
+wait "$pid"
+pid=
+rm -f "$where/in" "$where/out"
+
 start 10000
 settle
 say "snapshot $where/inside.json" written
