@@ -96,7 +96,10 @@ void name(frame& f, Dwfl_Module* module, Dwarf_Addr address) {
     f.function = demangled(s);
     f.offset = static_cast<std::size_t>(offset + (reinterpret_cast<Dwarf_Addr>(f.address) - address));
   }
-  dwfl_module_info(module, nullptr, nullptr, nullptr, nullptr, nullptr, &path, nullptr);
+  Dwarf_Addr start = 0;
+  dwfl_module_info(module, nullptr, &start, nullptr, nullptr, nullptr, &path, nullptr);
+  // Of a program that is linked statically the dynamic linker knows nothing.
+  if (f.function.empty() && f.object.empty()) f.offset = static_cast<std::size_t>(reinterpret_cast<Dwarf_Addr>(f.address) - start);
   if (path) f.object = path;
 }
 
