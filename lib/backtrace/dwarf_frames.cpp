@@ -77,7 +77,7 @@ class functions {
 };
 
 // libdw's own ends the process. Nothing of its is half done where it calls this.
-[[noreturn]] void without_memory() { throw std::bad_alloc(); }
+__attribute__((noreturn)) void without_memory() { throw std::bad_alloc(); }  // of its type, which the standard one is not
 
 // The file's, and the one that several share (dwz).
 void throw_without_memory(Dwfl_Module* module) {
