@@ -22,7 +22,6 @@ constexpr std::size_t most_stack = std::size_t{64} << 20;
 // Read together.
 constexpr std::size_t at_once = 128;
 constexpr int most_tries = 4;
-constexpr std::size_t most_chunks = std::size_t{1} << 20;
 
 // As lib/body.hpp has it.
 enum : std::uint8_t { unstarted, active, finished, unwound };
@@ -76,15 +75,18 @@ class reader {
   // -- What is made of it
   void take(glimpse& g, bool whole);
   void tell_frames(glimpse& g, greenlet_snapshot& to);
+  void tell_running();
+  bool is_on_own_stack(const glimpse& g) const noexcept;
   void tell_pages(const glimpse& g, greenlet_snapshot& to);
   void tell_age(const glimpse& g, greenlet_snapshot& to);
   void look_up();
   void put_together();
-  std::uintptr_t owner_of(std::uintptr_t body) const;
+  std::uintptr_t owner_of(std::uintptr_t body);
 
   struct taken {
     greenlet_snapshot told;
     std::uintptr_t address, owner, parent;
+    bool ownerless = false;
   };
 
   const reading& how_;
@@ -96,6 +98,8 @@ class reader {
   std::vector<place_of_body> found_;
   std::vector<taken> all_;
   std::unordered_map<std::uintptr_t, std::size_t> by_address_;
+  std::vector<std::pair<std::uintptr_t, std::uintptr_t>> stacks_;  // from, to
+  std::vector<std::pair<glimpse, std::size_t>> running_;           // with its place in `all_`
   std::map<void*, bool> places_;  // whether it was interrupted there
   std::vector<char> room_;
   std::vector<unsigned char> pages_;
@@ -109,7 +113,8 @@ void reader::find_cells() {
   const std::size_t bytes = static_cast<std::size_t>(l.first) + static_cast<std::size_t>(l.stride) * static_cast<std::size_t>(l.count);
   std::vector<char> chunk(bytes);
   auto at = reinterpret_cast<std::uintptr_t>(a_.cells.load(std::memory_order_relaxed));
-  for (std::size_t n = 0; at && n < most_chunks; ++n) {
+  std::set<std::uintptr_t> seen;  // a list in a damaged core may be a ring
+  while (at && seen.insert(at).second) {
     const std::size_t got = from_.read(at, chunk.data(), bytes);
     if (got < static_cast<std::size_t>(l.next) + sizeof(void*)) {
       ++result_.lost;
@@ -132,7 +137,8 @@ void reader::find_entries() {
   if (l.count <= 0) return;
   std::vector<char> chunk(bytes);
   auto at = reinterpret_cast<std::uintptr_t>(a_.registry.load(std::memory_order_relaxed));
-  for (std::size_t n = 0; at && n < most_chunks; ++n) {
+  std::set<std::uintptr_t> seen;
+  while (at && seen.insert(at).second) {
     if (from_.read(at, chunk.data(), bytes) != bytes) {
       ++result_.lost;
       return;
@@ -391,18 +397,36 @@ greenlet_state state_of(const glimpse& g) noexcept {
 }
 
 void reader::tell_frames(glimpse& g, greenlet_snapshot& to) {
-  if (!how_.with.frames || !how_.walk) return;
-  if (g.current) {
-    const thread_words* const t = thread_of(g.words.owner);
-    if (!how_.running || !t || !how_.running(t->tid, g.words.memory, g.stack)) return;
-  }
-  if (g.stack.bytes.empty()) return;
+  if (!how_.with.frames || !how_.walk || g.stack.bytes.empty()) return;
   const std::vector<place_in_code> all = how_.walk(g.stack);
   const std::size_t n = std::min(all.size(), how_.with.most_frames);
   to.addresses.reserve(n);
   for (std::size_t i = 0; i < n; ++i) {
     to.addresses.push_back(all[i].address);
     places_[all[i].address] |= all[i].interrupted;
+  }
+}
+
+// In a switch who is current is another than whose stack it is. Of a thread's own stack it is known what it is not.
+bool reader::is_on_own_stack(const glimpse& g) const noexcept {
+  const std::uintptr_t sp = g.stack.at.number[machine::sp_number];
+  if (g.words.memory) return sp < g.words.memory && g.words.memory - sp <= g.words.stack_size;
+  return std::none_of(stacks_.begin(), stacks_.end(), [=](const auto& s) { return s.first <= sp && sp < s.second; });
+}
+
+// When all stacks are known. Who is current and on no stack of its own is left already, or not yet gone on: its record says
+// where that is.
+void reader::tell_running() {
+  for (auto& [g, place] : running_) {
+    const thread_words* const t = thread_of(g.words.owner);
+    if (!t || !how_.running(t->tid, g.words.memory, g.stack)) continue;
+    if (!is_on_own_stack(g)) {
+      g.suspended = g.words.sp != 0;
+      g.stack = {};
+      glimpse* const these[] = {&g};
+      read_stacks(these, 1);
+    }
+    tell_frames(g, all_[place].told);
   }
 }
 
@@ -441,8 +465,10 @@ void reader::take(glimpse& g, bool whole) {
       if (g.suspended && g.words.sp < g.words.memory && g.words.memory - g.words.sp <= g.words.stack_size)
         to.stack.used = g.words.memory - g.words.sp;
       tell_pages(g, to);
+      if (how_.running && g.words.stack_size < g.words.memory) stacks_.emplace_back(g.words.memory - g.words.stack_size, g.words.memory);
     }
-    if (whole) tell_frames(g, to);
+    if (whole && !g.current) tell_frames(g, to);
+    if (whole && g.current && how_.running) running_.emplace_back(g, all_.size());
   }
   if (!whole) ++result_.changing;
   by_address_[g.address] = all_.size();
@@ -454,16 +480,22 @@ void reader::look_up() {
   for (const auto& [address, interrupted] : places_) how_.describe(result_.symbols[address], {address, interrupted});
 }
 
-// Whose it is, or would be when it were started.
-std::uintptr_t reader::owner_of(std::uintptr_t body) const {
-  for (std::size_t steps = 0; steps < all_.size(); ++steps) {
+// Whose it is, or would be when it were started. All on the way have the same, and are asked once.
+std::uintptr_t reader::owner_of(std::uintptr_t body) {
+  std::vector<taken*> way;
+  std::uintptr_t owner = 0;
+  while (owner == 0 && way.size() < all_.size()) {
     const auto found = by_address_.find(body);
-    if (found == by_address_.end()) return 0;
-    const taken& t = all_[found->second];
-    if (t.owner) return t.owner;
-    body = t.parent;
+    if (found == by_address_.end() || all_[found->second].ownerless) break;
+    way.push_back(&all_[found->second]);
+    owner = way.back()->owner;
+    body = way.back()->parent;
   }
-  return 0;
+  for (taken* t : way) {
+    t->owner = owner;
+    t->ownerless = owner == 0;
+  }
+  return owner;
 }
 
 void reader::put_together() {
@@ -539,6 +571,7 @@ process_snapshot reader::read() {
   by_address_.reserve(found_.size());
   for (std::size_t begin = 0; begin < found_.size(); begin += at_once)
     look_at(&found_[begin], std::min(at_once, found_.size() - begin));
+  tell_running();
   look_up();
   put_together();
   return std::move(result_);

@@ -8,6 +8,8 @@
 // It says "ready PID" when each waits, and then does what it reads, a line each:
 //   snapshot FILE   writes its own snapshot as JSON, taken in a thread that has no greenlets; says "written"
 //   turn            switches to some in each thread and back; says "went on N times"
+//   spin            each thread does nothing but switch to two and back; says "spinning"
+//   still           no more; says "still"
 //   abort           dies of it
 // At the end of its input it ends all greenlets, and says "ended N", which is how many had been started.
 #include <greenlet/greenlet.hpp>
@@ -19,6 +21,7 @@
 #include <greenlet/snapshot.hpp>
 #endif
 
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <cstddef>
@@ -49,6 +52,26 @@ __attribute__((noinline)) void wait_for_a_switch(int deep) {
   else
     greenlets::switch_to_parent();
   __asm__ volatile("");  // so that no call is the last thing
+}
+
+std::atomic<bool> spins{false};
+
+template <int number>
+__attribute__((noinline)) void spin_here() {
+  greenlets::switch_to_parent();
+  __asm__ volatile("");
+}
+template <int number>
+greenlet spinner() {
+  return greenlet(greenlets::attributes().name("spins " + std::to_string(number)), [] {
+    for (;;) spin_here<number>();
+  });
+}
+__attribute__((noinline)) void spin_in_main(const greenlet& one, const greenlet& other) {
+  while (spins.load(std::memory_order_relaxed)) {
+    one.switch_to();
+    other.switch_to();
+  }
 }
 
 struct count_end {
@@ -165,6 +188,18 @@ class worker {
     tell([this] { reply(crew_->turn()); });
     return answer();
   }
+  void spin() {
+    tell([this] {
+      const greenlet one = spinner<0>(), other = spinner<1>();
+      one.switch_to();
+      other.switch_to();
+      reply(0);
+      spin_in_main(one, other);
+      reply(0);
+    });
+    answer();
+  }
+  void still() { answer(); }
   std::size_t end() {
     tell([this] { over_ = true; });
     const std::size_t ended = answer();
@@ -266,7 +301,17 @@ int main(int, char** arguments) {
   for (std::string line; std::getline(std::cin, line);) {
     if (line == "turn")
       std::cout << "went on " << first.turn() + second.turn() << " times" << std::endl;
-    else if (line == "abort")
+    else if (line == "spin") {
+      observed::spins = true;
+      first.spin();
+      second.spin();
+      std::cout << "spinning" << std::endl;
+    } else if (line == "still") {
+      observed::spins = false;
+      first.still();
+      second.still();
+      std::cout << "still" << std::endl;
+    } else if (line == "abort")
       std::abort();
     else if (line.rfind("snapshot ", 0) == 0)
       std::cout << (observed::write_snapshot(line.substr(9)) ? "written" : "no snapshot") << std::endl;
