@@ -123,6 +123,7 @@ says err 'is not a core file'
 : >"$work/empty"
 run 7 "$dump" --core "$work/empty"
 run 7 "$dump" --core "$work"
+mkfifo "$work/fifo" && run 7 "$dump" --core "$work/fifo"
 sh -c 'exit 0' &
 gone=$!
 wait "$gone"

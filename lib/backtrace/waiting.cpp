@@ -4,11 +4,11 @@
 
 #include <cstdio>
 #include <map>
+#include <set>
 
 namespace greenlets::detail {
 namespace {
 
-constexpr std::size_t most_chunks = std::size_t{1} << 20;
 constexpr std::size_t most_kind = 64;
 
 // One waiter, and what is known of what it refers to.
@@ -55,7 +55,8 @@ void hub_reader::find() {
   const chunk_layout& c = l_.chunks;
   std::vector<char> chunk(static_cast<std::size_t>(c.first) + static_cast<std::size_t>(c.stride) * static_cast<std::size_t>(c.count));
   std::uintptr_t at = waiters_;
-  for (std::size_t n = 0; at && n < most_chunks; ++n) {
+  std::set<std::uintptr_t> seen;  // a list in a damaged core may be a ring
+  while (at && seen.insert(at).second) {
     if (from_.read(at, chunk.data(), chunk.size()) != chunk.size()) return;
     for (std::int32_t i = 0; i < c.count; ++i) {
       const char* const w = chunk.data() + c.first + static_cast<std::ptrdiff_t>(c.stride) * i;
@@ -106,7 +107,7 @@ std::string hub_reader::describe(const wait& w) {
   }
   if (!w.timed) return text;
   if (!now_) return text + ", until a deadline";
-  const auto left = static_cast<double>(w.when - static_cast<std::int64_t>(*now_)) / 1e9;
+  const auto left = (static_cast<double>(w.when) - static_cast<double>(*now_)) / 1e9;
   char time[48];
   std::snprintf(time, sizeof time, ", %.1f s left", left > 0 ? left : 0.0);
   return text + time;

@@ -27,7 +27,7 @@ core::~core() {
 void core::damaged(const std::string& how) const { throw failure(status::unreadable, file_ + ' ' + how); }
 
 void core::map() {
-  const descriptor fd(::open(file_.c_str(), O_RDONLY | O_CLOEXEC));
+  const descriptor fd(::open(file_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // not to wait for who writes to a FIFO
   struct stat s;
   if (!fd || fstat(fd.get(), &s) != 0)
     throw failure(errno == EACCES || errno == EPERM ? status::refused : status::unreadable, with_reason("cannot open " + file_));
@@ -126,8 +126,9 @@ void core::read_files(const char* data, std::size_t size) {
   }
 }
 
+// What has this name now may be something else, a FIFO say.
 descriptor core::open(const mapping& first, unsigned attempt) const {
-  return descriptor(attempt == 0 ? ::open(first.path.c_str(), O_RDONLY | O_CLOEXEC) : -1);
+  return descriptor(attempt == 0 ? ::open(first.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1);
 }
 
 std::uintptr_t core::auxiliary(unsigned long type) const {

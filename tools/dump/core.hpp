@@ -24,6 +24,7 @@ class core : public target {
   std::optional<std::uint64_t> now() const noexcept override { return std::nullopt; }
   pid_t pid() const noexcept override { return pid_; }
   std::string title() const override { return "core file " + file_; }
+  failure unread() const override { return {status::unreadable, title() + " does not have the memory that is needed"}; }
   std::vector<mapping> mappings() const override { return mappings_; }
   descriptor open(const mapping& first, unsigned attempt) const override;
   std::uintptr_t auxiliary(unsigned long type) const override;

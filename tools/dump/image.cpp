@@ -4,6 +4,7 @@
 #include "image.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <gelf.h>
@@ -204,7 +205,9 @@ Elf* image::copy_from_memory(std::uintptr_t base) {
   for (const Elf64_Phdr& s : there.segments)
     if (s.p_type == PT_LOAD && s.p_offset < most_of_a_file && s.p_filesz < most_of_a_file)
       size = std::max<std::size_t>(size, s.p_offset + s.p_filesz);
-  auto copy = std::make_unique<char[]>(size);
+  // What a damaged header tells of is never touched, and takes no memory.
+  std::unique_ptr<char, void (*)(void*)> copy(static_cast<char*>(std::calloc(size, 1)), std::free);
+  if (!copy) return nullptr;
   for (const Elf64_Phdr& s : there.segments) {
     if (s.p_type != PT_LOAD || s.p_offset + s.p_filesz > size) continue;
     const std::size_t n = of_.read(there.bias + s.p_vaddr, copy.get() + s.p_offset, s.p_filesz);

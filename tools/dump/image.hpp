@@ -99,7 +99,7 @@ class image {
   file_source files_;
   Dwfl* dwfl_;
   std::vector<mapping> loaded_;  // the first mapping of each
-  std::vector<std::unique_ptr<char[]>> copies_;
+  std::vector<std::unique_ptr<char, void (*)(void*)>> copies_;
   std::vector<std::string> missing_;
   bool opening_ = false;
 };

@@ -36,6 +36,7 @@ std::optional<std::uintptr_t> scan(target& of, const writable_part& part) {
   std::vector<char> bytes(at_once);
   for (std::size_t begin = 0; begin < part.bytes; begin += at_once - sizeof(beginning)) {
     const std::size_t n = of.read(part.start + begin, bytes.data(), std::min(at_once, part.bytes - begin));
+    if (n == 0) break;  // a damaged header may tell of any size
     for (std::size_t i = 0; i + sizeof(beginning) <= n; i += step)
       if (bytes[i] == magic[0] && std::memcmp(&bytes[i], magic, sizeof magic) == 0) return part.start + begin + i;
   }
@@ -75,7 +76,7 @@ library find_library(target& of, const image& files) {
     throw failure(status::no_library, of.title() + " has no libgreenlet");
   }
   const auto b = of.get<beginning>(l.anchor);
-  if (!b) throw failure(status::gone, of.title() + " ended while it was read, or its memory is not there");
+  if (!b) throw of.unread();
   if (std::memcmp(b->magic, magic, sizeof magic) != 0) refuse(of, l, "but not what is to be found there");
   if (b->version != 1) refuse(of, l, "which tells of its greenlets in another way, number " + std::to_string(b->version));
   l.version.assign(b->library, strnlen(b->library, sizeof b->library));

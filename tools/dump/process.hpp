@@ -34,6 +34,7 @@ class process : public target {
   std::optional<std::uint64_t> now() const noexcept override { return memory_->now(); }
   pid_t pid() const noexcept override { return pid_; }
   std::string title() const override { return "process " + std::to_string(pid_); }
+  failure unread() const override { return {status::gone, title() + " ended while it was read"}; }
   std::vector<mapping> mappings() const override;
   descriptor open(const mapping& first, unsigned attempt) const override;
   std::uintptr_t auxiliary(unsigned long type) const override;

@@ -90,10 +90,6 @@ class session {
   process_snapshot copy(stacks& kept);
   void write(const process_snapshot& s) const;
 
-  [[noreturn]] void ended() {
-    throw failure(core_ ? status::unreadable : status::gone,
-                  of().title() + (core_ ? " does not have the memory that is needed" : " ended while it was read"));
-  }
   void tell(const std::string& what) const {
     if (options_.verbose) std::cerr << "greenlet-dump: " << what << '\n';
   }
@@ -108,7 +104,7 @@ class session {
 // While the process is stopped.
 process_snapshot session::copy(stacks& kept) {
   detail::anchor where;
-  if (!detail::anchor_at(of(), library_.anchor, where)) ended();
+  if (!detail::anchor_at(of(), library_.anchor, where)) throw of().unread();
   detail::reading how{of(), where, {}, {}, {}, {}};
   how.with.frames = options_.frames;
   how.with.symbols = false;
@@ -117,7 +113,7 @@ process_snapshot session::copy(stacks& kept) {
   how.running = [this](pid_t tid, std::uintptr_t high, detail::suspension_v1& to) { return stacks::copy_running(of(), tid, high, to); };
   process_snapshot s = detail::read_process(how);
   // A process that is killed has no memory any more from one moment to the next.
-  if (!detail::anchor_at(of(), library_.anchor, where)) ended();
+  if (!detail::anchor_at(of(), library_.anchor, where)) throw of().unread();
   const auto& all = of().threads();
   const auto first = std::find_if(all.begin(), all.end(), [this](const thread_state& t) { return t.tid == of().pid(); });
   s.pid = first == all.end() ? of().pid() : first->own;

@@ -20,6 +20,8 @@ class target : public detail::memory {
  public:
   virtual pid_t pid() const noexcept = 0;
   virtual std::string title() const = 0;  // "process 4242"
+  // What is to be said when its memory is not there.
+  virtual failure unread() const = 0;
   virtual std::vector<mapping> mappings() const = 0;
   virtual descriptor open(const mapping& first, unsigned attempt) const = 0;
   // Of the kernel's table for the program (getauxval(3)); 0: it is not there.
