@@ -13,33 +13,35 @@
 # selected thread is: an unwinder says so, while one is selected.
 import re
 import struct
+from collections import namedtuple
+from types import SimpleNamespace
 
 import gdb
 import gdb.unwinder
 
 STATES = {0: "unstarted", 1: "suspended", 2: "finished", 3: "unwound"}
 
-BODY = ("bytes id state main owner parent shared sp fp pc base memory stack_size name created switches").split()
-CHUNKS = "next first stride count".split()
-STRING = "data size".split()
-THREAD = "bytes next tid name current main exited hub".split()
-CREATION = "made count addresses".split()
-ENTRIES = "hidden made made_at".split()
-HUB = "loop runner ready time waiters".split()
-WAITER = "what why timed who home slot in when aligned reader writer descriptor kind object".split()
+CHUNKS = "next first stride count"
+# As the anchor has them: offsets; -1: there is no such thing.
+LAYOUTS = (
+    ("body", "bytes id state main owner parent shared sp fp pc base memory stack_size name created switches"),
+    ("chunks", CHUNKS),
+    ("string", "data size"),
+    ("thread", "bytes next tid name current main exited hub"),
+    ("creation", "made count addresses"),
+    ("entry_chunks", CHUNKS),
+    ("entries", "hidden made made_at"),
+    ("hub", "loop runner ready time waiters"),
+    ("waiter_chunks", CHUNKS),
+    ("waiter", "what why timed who home slot in_list when aligned reader writer descriptor kind object"),
+)
 
 # By anchor::registers: sp, fp, pc, base; and where a ucontext_t has each (<sys/ucontext.h>).
 MACHINES = {
-    1: (
-        ("rsp", "rbp", "rip", "rbx"),
-        1,
-        {n: 40 + 8 * i for i, n in enumerate("r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip".split())},
-    ),
-    2: (
-        ("sp", "x29", "pc", "x19"),
-        4,
-        dict([("x%d" % i, 184 + 8 * i) for i in range(31)] + [("sp", 184 + 8 * 31), ("pc", 184 + 8 * 32)]),
-    ),
+    1: (("rsp", "rbp", "rip", "rbx"), 1,
+        {n: 40 + 8 * i for i, n in enumerate("r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip".split())}),
+    2: (("sp", "x29", "pc", "x19"), 4,
+        {n: 184 + 8 * i for i, n in enumerate(["x%d" % i for i in range(31)] + ["sp", "pc"])}),
 }
 
 
@@ -49,9 +51,20 @@ class Unreadable(gdb.GdbError):
 
 def read(address, size):
     try:
-        return bytes(gdb.selected_inferior().read_memory(address, size))
-    except gdb.MemoryError:
+        return bytes(gdb.selected_inferior().read_memory(address, size if size < 1 << 26 else -1))
+    except (gdb.MemoryError, OverflowError, ValueError):
         raise Unreadable("greenlets: there is no memory at 0x%x" % address)
+
+
+def quoted(text):
+    """A name as greenlet-dump writes it: in one line, and nothing that a terminal would obey."""
+    def escaped(c):
+        if c in '"\\':
+            return "\\" + c
+        if ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0:
+            return "".join("\\x%02x" % b for b in c.encode())
+        return "\\x%02x" % (ord(c) - 0xDC00) if 0xDC80 <= ord(c) <= 0xDCFF else c  # a byte that belongs to no character
+    return '"%s"' % "".join(map(escaped, text))
 
 
 def word(data, at):
@@ -60,14 +73,6 @@ def word(data, at):
 
 def int32(data, at):
     return struct.unpack_from("i", data, at)[0]
-
-
-class Layout:
-    """Offsets by name; -1: there is no such thing."""
-
-    def __init__(self, names, numbers):
-        for name in names:
-            setattr(self, name, next(numbers))
 
 
 class Anchor:
@@ -84,35 +89,41 @@ class Anchor:
             raise gdb.GdbError("what is called greenlet_anchor_v1 is something else, or not there yet")
         if version != 1 or pointer != 8 or registers not in MACHINES:
             raise gdb.GdbError("libgreenlet %s: anchor version %d, %d bits: not known here"
-                               % (library.rstrip(b"\0").decode(), version, 8 * pointer))
+                               % (quoted(library.rstrip(b"\0").decode("utf-8", "surrogateescape")), version, 8 * pointer))
         self.names, self.step, self.ucontext = MACHINES[registers]
+        self.lost = 0
         self.threads, self.cells, self.registry = struct.unpack_from("3Q", head, 48)
         numbers = iter(struct.unpack("%di" % ((size - 72) // 4), read(at + 72, (size - 72) // 4 * 4)))
-        self.body = Layout(BODY, numbers)
-        self.chunks = Layout(CHUNKS, numbers)
-        self.string = Layout(STRING, numbers)
-        self.thread = Layout(THREAD, numbers)
-        self.creation = Layout(CREATION, numbers)
-        self.entry_chunks = Layout(CHUNKS, numbers)
-        self.entries = Layout(ENTRIES, numbers)
-        self.hub = Layout(HUB, numbers)
-        self.waiter_chunks = Layout(CHUNKS, numbers)
-        self.waiter = Layout(WAITER, numbers)
+        for name, fields in LAYOUTS:
+            setattr(self, name, SimpleNamespace(**{field: next(numbers) for field in fields.split()}))
 
     def string_at(self, address):
         if not address or self.string.data < 0:
             return ""
         s = read(address, 32)
-        return read(word(s, self.string.data), min(word(s, self.string.size), 4096)).decode("utf-8", "backslashreplace")
+        return read(word(s, self.string.data), min(word(s, self.string.size), 4096)).decode("utf-8", "surrogateescape")
 
     def each_chunk(self, address, chunks):
         seen = set()
         while address and address not in seen:
             seen.add(address)
-            data = read(address, chunks.first + chunks.stride * chunks.count)
+            try:
+                data = read(address, chunks.first + chunks.stride * chunks.count)
+            except Unreadable:
+                self.lost += 1
+                return
             for i in range(chunks.count):
-                yield data, chunks.first + chunks.stride * i
+                yield address, data, chunks.first + chunks.stride * i
             address = word(data, chunks.next)
+
+
+def number_in_container(lwp):
+    """What a thread has for a number itself."""
+    try:
+        with open("/proc/%d/status" % lwp) as file:
+            return int(re.search(r"^NSpid:.*?(\d+)$", file.read(), re.M).group(1))
+    except (OSError, AttributeError):
+        return 0
 
 
 class Thread:
@@ -130,8 +141,12 @@ class Thread:
         self.hub = word(data, t.hub) if t.hub >= 0 else 0
 
     def gdb_thread(self):
-        for t in gdb.selected_inferior().threads():
+        all_ = gdb.selected_inferior().threads()
+        for t in all_:
             if t.ptid[1] == self.tid or t.ptid[2] == self.tid:
+                return t
+        for t in all_:
+            if self.tid == number_in_container(t.ptid[1]):
                 return t
         return None
 
@@ -147,6 +162,8 @@ class Greenlet:
         self.main = data[at + b.main] != 0
         self.parent = word(data, at + b.parent)
         self.stack_end = word(data, at + b.memory)
+        self.stack_size = word(data, at + b.stack_size)
+        self.all = all_
         owner = word(data, at + b.owner)
         self.thread = all_.thread_at(owner) if owner else None
         self.state = STATES.get(data[at + b.state], "?")
@@ -158,9 +175,10 @@ class Greenlet:
         name = word(data, at + b.name)
         self.name = a.string_at(name) if name else ""
         self.registers = {}
-        self.exact = False
+        self.sp = self.pc = 0
+        self.words = [word(data, at + o) for o in (b.sp, b.fp, b.pc, b.base)]
         if self.state == "suspended":
-            self.find_registers(a, [word(data, at + o) for o in (b.sp, b.fp, b.pc, b.base)])
+            self.find_registers(a, self.words)
 
     def find_registers(self, a, words):
         self.registers = dict(zip(a.names, words))
@@ -174,24 +192,26 @@ class Greenlet:
                 return
             self.registers = {name: word(saved, at) for name, at in a.ucontext.items()}
             self.step = 0
+        self.sp, self.pc = self.registers[a.names[0]], self.registers[a.names[2]]
 
-    @property
-    def pc(self):
-        return self.registers.get("rip", self.registers.get("pc", 0))
+    def has_stack(self, sp):
+        return self.stack_end - self.stack_size <= sp < self.stack_end
 
-    @property
-    def sp(self):
-        return self.registers.get("rsp", self.registers.get("sp", 0))
+    def is_left(self, sp):
+        """In the middle of a switch: who is current is another than whose stack it is."""
+        if self.stack_end:
+            return not self.has_stack(sp)
+        return any(g.has_stack(sp) for g in self.all.greenlets)
 
     def title(self):
         text = "greenlet %d" % self.id
         if self.name:
-            text += ' "%s"' % self.name
+            text += " " + quoted(self.name)
         text += " (%s%s)" % (self.state, ", main" if self.main else "")
         if self.thread:
             text += " of thread %d" % self.thread.tid
             if self.thread.name:
-                text += ' "%s"' % self.thread.name
+                text += " " + quoted(self.thread.name)
         return text
 
 
@@ -199,13 +219,15 @@ class Process:
     """All greenlets, as the memory is now."""
 
     def __init__(self):
-        self.anchor = Anchor()
         self.threads = {}
         self.hubs = {}
-        self.lost = 0
         self.by_address = {}
-        for g in self.each():
-            self.by_address[g.address] = g
+        try:
+            self.anchor = Anchor()
+            for g in self.each():
+                self.by_address[g.address] = g
+        except (struct.error, IndexError, StopIteration):
+            raise gdb.GdbError("greenlets: what the library tells about itself is damaged")
         self.greenlets = sorted(self.by_address.values(), key=lambda g: g.id)
         self.by_id = {g.id: g for g in self.greenlets}
         for g in self.greenlets:
@@ -235,30 +257,24 @@ class Process:
             try:
                 yield Greenlet(self, self.address_of_place, data, at)
             except (Unreadable, gdb.MemoryError):
-                self.lost += 1
+                self.anchor.lost += 1
 
     def each_place(self):
         a = self.anchor
-        address = a.cells
-        seen = set()
-        while address and address not in seen:
-            seen.add(address)
-            data = read(address, a.chunks.first + a.chunks.stride * a.chunks.count)
-            for i in range(a.chunks.count):
-                at = a.chunks.first + a.chunks.stride * i
-                self.address_of_place = address + at
-                yield data, at
-            address = word(data, a.chunks.next)
-        if a.registry and a.entry_chunks.count:
-            for data, at in a.each_chunk(a.registry, a.entry_chunks):
-                hidden = word(data, at + a.entries.hidden)
-                if not hidden:
-                    continue
-                self.address_of_place = ~hidden & 0xFFFFFFFFFFFFFFFF
-                try:
-                    yield read(self.address_of_place, a.body.bytes), 0
-                except Unreadable:
-                    self.lost += 1
+        for chunk, data, at in a.each_chunk(a.cells, a.chunks):
+            self.address_of_place = chunk + at
+            yield data, at
+        if not a.registry or not a.entry_chunks.count:
+            return
+        for _, data, at in a.each_chunk(a.registry, a.entry_chunks):
+            hidden = word(data, at + a.entries.hidden)
+            if not hidden:
+                continue
+            self.address_of_place = ~hidden & 0xFFFFFFFFFFFFFFFF
+            try:
+                yield read(self.address_of_place, a.body.bytes), 0
+            except Unreadable:
+                a.lost += 1
 
     def waits_for(self, g):
         if not g.thread or not g.thread.hub or not self.anchor.hub.loop:
@@ -274,7 +290,7 @@ class Process:
         a = self.anchor
         w = a.waiter
         waits = {}
-        for data, at in a.each_chunk(word(read(loop, a.hub.loop), a.hub.waiters), a.waiter_chunks):
+        for _, data, at in a.each_chunk(word(read(loop, a.hub.loop), a.hub.waiters), a.waiter_chunks):
             who = word(data, at + w.who)
             if word(data, at + w.home) == loop and data[at + w.what] == 0 and who:
                 waits[who] = self.describe_wait(loop, data, at)
@@ -283,7 +299,7 @@ class Process:
     def describe_wait(self, loop, data, at):
         a = self.anchor
         w = a.waiter
-        slot, list_ = word(data, at + w.slot), word(data, at + getattr(w, "in"))
+        slot, list_ = word(data, at + w.slot), word(data, at + w.in_list)
         if data[at + w.why] or list_ == loop + a.hub.ready:
             return "nothing: it is ready to run"
         timed = data[at + w.timed] != 0
@@ -304,10 +320,7 @@ class Process:
 # --- Unwinding ------------------------------------------------------------------------------------------------------
 
 
-class FrameId:
-    def __init__(self, sp, pc):
-        self.sp = sp
-        self.pc = pc
+FrameId = namedtuple("FrameId", "sp pc")
 
 
 class Unwinder(gdb.unwinder.Unwinder):
@@ -370,7 +383,10 @@ class Selected:
                 raise gdb.GdbError("gdb does not know thread %d" % g.thread.tid)
             unwinder.select(None, "", "")
             thread.switch()
-            return gdb.newest_frame()
+            frame = gdb.newest_frame()
+            if not g.is_left(int(frame.read_register(g.all.anchor.names[0])) & 0xFFFFFFFFFFFFFFFF):
+                return frame
+            g.find_registers(g.all.anchor, g.words)  # where it goes on
         if not g.registers:
             raise gdb.GdbError(g.title() + " has no frames")
         unwinder.select(g, *names_of(g))
@@ -424,7 +440,7 @@ def line_of(frame, step):
 
 def each_frame(g, frame, most):
     """Frames from this one out, with how much further than it is each one's address is told to be."""
-    step = g.step if g.state == "suspended" else 0
+    step = g.step if g.registers else 0
     own = frame.pc() if step else None
     count = 0
     while frame and frame.pc() and (not most or count < most):
@@ -487,7 +503,7 @@ With TEXT, only those whose line has it."""
         print("%10s %-10s %8s %10s  %s" % ("Id", "State", "Thread", "Parent", "Name, what it waits for, where"))
         for g in p.greenlets:
             parent = p.by_address.get(g.parent)
-            text = '"%s" ' % g.name if g.name else ""
+            text = quoted(g.name) + " " if g.name else ""
             waits = p.waits_for(g)
             text += "main " if g.main else ""
             text += "[%s] " % waits if waits else ""
@@ -495,8 +511,8 @@ With TEXT, only those whose line has it."""
             line = "%10d %-10s %8s %10s  %s" % (g.id, g.state, g.thread.tid if g.thread else "-", parent.id if parent else "-", text)
             if argument in line:
                 print(line.rstrip())
-        if p.lost:
-            print("%d could not be read" % p.lost)
+        if p.anchor.lost:
+            print("%d could not be read" % p.anchor.lost)
 
 
 BACKTRACE = re.compile(r"(?:bt|where|backtrace)(?:\s+(\d+))?$")

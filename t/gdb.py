@@ -28,8 +28,8 @@ def inside(path):
 
 def outside():
     process = Process()  # noqa: F821
-    if process.lost:
-        print("LOST %d" % process.lost)
+    if process.anchor.lost:
+        print("LOST %d" % process.anchor.lost)
     found = {}
     for g in process.greenlets:
         parent = process.by_address.get(g.parent)

@@ -102,6 +102,25 @@ wait "$pid"
 pid=
 rm -f "$where/in" "$where/out"
 
+# In the middle of a switch who is current is another than whose stack it is: nobody is told with another's frames.
+start 20
+say spin spinning
+looks=0
+while test $looks -lt 6; do
+  looks=$((looks + 1))
+  debug spinning "-p $pid" -ex 'greenlet apply all bt'
+  awk '/^([0-9]* )?greenlets? .*:$/ { who = /, main\)/ ? "main" : /"spins 0"/ ? "0" : /"spins 1"/ ? "1" : "" }
+       /spin_in_main/ && who != "main" || /spin_here<0>/ && who != "0" || /spin_here<1>/ && who != "1"' "$where/spinning" >"$where/others"
+  test ! -s "$where/others" || { output=others; fail "frames of another greenlet's:"; break; }
+done
+output=spinning
+grep -q 'ptrace: Operation not permitted' "$where/spinning" && skip "gdb may not look at processes here (ptrace)"
+has 'spin_here<0>' 'spin_in_main'
+say still still
+exec 3>&-
+wait "$pid"
+rm "$where/in" "$where/out"
+
 start 10000
 settle
 say "snapshot $where/inside.json" written
@@ -110,7 +129,7 @@ debug live "-p $pid" -ex "source $source/t/gdb.py" -ex "compare-greenlets $where
   -ex 'greenlet apply all bt 6'
 grep -q 'ptrace: Operation not permitted' "$where/live" && skip "gdb may not look at processes here (ptrace)"
 has 'compared: 1000[0-9] greenlets, [1-9][0-9]* frames, 0 different' 'greenlets ([0-9, ]*\.\.\.), as greenlet [0-9]* ".*" (suspended)' \
-  'observed::wait_for_a_switch' '^ *1 suspended .* main ' ' unstarted .*"unstarted"'
+  'observed::wait_for_a_switch' '^ *1 suspended .* main ' ' unstarted .*"unstarted\\x0a\\x00\\"\\x1b\[31m"'
 
 # The process goes on as if nobody had looked. Then it dies, and the system writes its core: not gdb's own gcore, which leaves
 # out what is behind a guard page that is none of its mappings.

@@ -85,7 +85,8 @@ struct crew {
   std::size_t started = 0, ended = 0;
 
   void begin(std::size_t n) {
-    unstarted.emplace_back(greenlets::attributes().name("unstarted"), [] {});
+    using namespace std::literals;
+    unstarted.emplace_back(greenlets::attributes().name("unstarted\n\0\"\x1b[31m"s), [] {});
     for (std::size_t i = 1; i < n; ++i) begin_one(i);
   }
   void begin_plain(const std::string& name, int deep) {
