@@ -262,6 +262,11 @@ std::string image::find_object(const std::string& part_of_name) const {
   return found == loaded_.end() ? "" : found->path;
 }
 
+std::size_t image::count_objects(const std::string& part_of_name) const {
+  return static_cast<std::size_t>(std::count_if(loaded_.begin(), loaded_.end(),
+                                                [&](const mapping& m) { return m.path.find(part_of_name) != std::string::npos; }));
+}
+
 std::vector<writable_part> image::writable() const {
   std::vector<writable_part> all;
   for (const mapping& m : loaded_) {

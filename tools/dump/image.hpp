@@ -78,6 +78,7 @@ class image {
   const mapping* file_at(std::uintptr_t address) const noexcept;
   // The first whose name has that in it, or "".
   std::string find_object(const std::string& part_of_name) const;
+  std::size_t count_objects(const std::string& part_of_name) const;
   // What of the files was loaded to be written to.
   std::vector<writable_part> writable() const;
   // Whether the file is what is loaded there, as far as can be known.

@@ -44,6 +44,8 @@ class session {
   void run() {
     library_ = find_what_is_left();
     tell(library_.object + " is libgreenlet " + library_.version + (library_.by_symbol ? "" : ", without its symbol"));
+    if (files_->count_objects("/libgreenlet.so") > 1)
+      std::cerr << "greenlet-dump: " << of().title() << " has libgreenlet more than once; one's greenlets are told\n";
     write(read());
     for (const std::string& name : files_->missing()) tell("the file that was loaded as " + name + " is not there any more");
   }
