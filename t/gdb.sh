@@ -102,7 +102,8 @@ wait "$pid"
 pid=
 rm -f "$where/in" "$where/out"
 
-# In the middle of a switch who is current is another than whose stack it is: nobody is told with another's frames.
+# In the middle of a switch who is current is another than whose stack it is: nobody is told with another's frames. The
+# innermost may be that of who switches, in whose code the last instruction of a switch is.
 start 20
 say spin spinning
 looks=0
@@ -110,7 +111,7 @@ while test $looks -lt 6; do
   looks=$((looks + 1))
   debug spinning "-p $pid" -ex 'greenlet apply all bt'
   awk '/^([0-9]* )?greenlets? .*:$/ { who = /, main\)/ ? "main" : /"spins 0"/ ? "0" : /"spins 1"/ ? "1" : "" }
-       /spin_in_main/ && who != "main" || /spin_here<0>/ && who != "0" || /spin_here<1>/ && who != "1"' "$where/spinning" >"$where/others"
+       /worker::spin\(\)/ && who != "main" || /spinner<0>/ && who != "0" || /spinner<1>/ && who != "1"' "$where/spinning" >"$where/others"
   test ! -s "$where/others" || { output=others; fail "frames of another greenlet's:"; break; }
 done
 output=spinning

@@ -180,13 +180,14 @@ else
   note 'no dot to read the graph (Debian: graphviz)'
 fi
 
-# In the middle of a switch who is current is another than whose stack it is: nobody is told with another's frames.
+# In the middle of a switch who is current is another than whose stack it is: nobody is told with another's frames. The
+# innermost may be that of who switches, in whose code the last instruction of a switch is.
 echo spin >&8
 answers '^spinning$'
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
   run 0 "$dump" "$process"
   awk '/^ *(greenlet|[0-9]* greenlets) .*: [a-z]*/ { who = /\(main\)/ ? "main" : /"spins 0"/ ? "0" : /"spins 1"/ ? "1" : "" }
-       /spin_in_main/ && who != "main" || /spin_here<0>/ && who != "0" || /spin_here<1>/ && who != "1"' "$work/out" >"$work/difference"
+       /worker::spin\(\)/ && who != "main" || /spinner<0>/ && who != "0" || /spinner<1>/ && who != "1"' "$work/out" >"$work/difference"
   [ ! -s "$work/difference" ] || { fail "frames of another greenlet's:"; cat "$work/difference"; break; }
 done
 says out 'spin_here<0>'
