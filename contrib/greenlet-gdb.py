@@ -198,10 +198,12 @@ class Greenlet:
         return self.stack_end - self.stack_size <= sp < self.stack_end
 
     def is_left(self, sp):
-        """In the middle of a switch: who is current is another than whose stack it is."""
-        if self.stack_end:
+        """In a switch who is current is another than whose stack it is: that is a known one, or where the thread's own was
+        left. Any other is one that the program has for signals."""
+        if any(g.has_stack(sp) for g in self.all.greenlets):
             return not self.has_stack(sp)
-        return any(g.has_stack(sp) for g in self.all.greenlets)
+        lefts = [g.words[0] for g in self.all.greenlets if g.main and g.thread is self.thread and g.words[0]]
+        return self.stack_end != 0 and any(abs(sp - left) < 1 << 20 for left in lefts)
 
     def title(self):
         text = "greenlet %d" % self.id

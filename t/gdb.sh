@@ -118,6 +118,12 @@ output=spinning
 grep -q 'ptrace: Operation not permitted' "$where/spinning" && skip "gdb may not look at processes here (ptrace)"
 has 'spin_here<0>' 'spin_in_main'
 say still still
+say handle handling
+debug handling "-p $pid" -ex 'greenlet apply all bt'
+awk '/^([0-9]* )?greenlets? .*:$/ { its = /"handles"/ } its' "$where/handling" >"$where/handles"
+output=handles
+has 'observed::spin_in_handler' 'observed::raise_on_another_stack'
+say still still
 exec 3>&-
 wait "$pid"
 rm "$where/in" "$where/out"

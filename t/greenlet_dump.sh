@@ -194,6 +194,16 @@ says out 'spin_here<0>'
 echo still >&8
 answers '^still$'
 
+# Who is in a handler on a stack for signals is there, and not where it was suspended before.
+echo handle >&8
+answers '^handling$'
+run 0 "$dump" "$process"
+awk '/^ *(greenlet|[0-9]* greenlets) .*: [a-z]*/ { its = /"handles"/ } its' "$work/out" >"$work/handles"
+says handles 'observed::spin_in_handler'
+has 0 wait_for_a_switch "$work/handles"
+echo still >&8
+answers '^still$'
+
 # A stopped process stays stopped.
 kill -STOP "$process"
 while [ "$(state_of)" != T ]; do :; done

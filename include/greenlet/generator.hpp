@@ -127,7 +127,7 @@ inline constexpr bool can_give<T&, U> =
 ///
 /// Any greenlet of the thread that read first may read, one at a time; that thread is the generator's.
 /// While it runs, its parent is the reader; between reads, the main greenlet, so that a half-read
-/// generator in a greenlet does not keep that greenlet.
+/// generator in a greenlet does not keep that greenlet by its count (a collector may see it kept: greenlet-gc(3), CAVEATS).
 ///
 /// The function may switch elsewhere while somebody reads: then the reader waits. If an exception
 /// (or anything else than a value of this generator) reaches the waiting reader, the generator is

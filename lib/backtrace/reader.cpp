@@ -98,7 +98,8 @@ class reader {
   std::vector<place_of_body> found_;
   std::vector<taken> all_;
   std::unordered_map<std::uintptr_t, std::size_t> by_address_;
-  std::vector<std::pair<std::uintptr_t, std::uintptr_t>> stacks_;  // from, to
+  std::vector<std::pair<std::uintptr_t, std::uintptr_t>> stacks_;   // from, to
+  std::unordered_map<std::uintptr_t, std::uintptr_t> natives_;      // by a thread's record, where its own was left
   std::vector<std::pair<glimpse, std::size_t>> running_;           // with its place in `all_`
   std::map<void*, bool> places_;  // whether it was interrupted there
   std::vector<char> room_;
@@ -407,11 +408,15 @@ void reader::tell_frames(glimpse& g, greenlet_snapshot& to) {
   }
 }
 
-// In a switch who is current is another than whose stack it is. Of a thread's own stack it is known what it is not.
+// In a switch who is current is another than whose stack it is: that is a known one, or where the thread's own was left.
+// Any other is one that the program has for signals.
 bool reader::is_on_own_stack(const glimpse& g) const noexcept {
+  constexpr std::uintptr_t about = std::uintptr_t{1} << 20;
   const std::uintptr_t sp = g.stack.at.number[machine::sp_number];
-  if (g.words.memory) return sp < g.words.memory && g.words.memory - sp <= g.words.stack_size;
-  return std::none_of(stacks_.begin(), stacks_.end(), [=](const auto& s) { return s.first <= sp && sp < s.second; });
+  if (sp < g.words.memory && g.words.memory - sp <= g.words.stack_size) return true;
+  if (std::any_of(stacks_.begin(), stacks_.end(), [=](const auto& s) { return s.first <= sp && sp < s.second; })) return false;
+  const auto left = natives_.find(g.words.owner);
+  return !g.words.memory || left == natives_.end() || sp - left->second + about >= 2 * about;
 }
 
 // When all stacks are known. Who is current and on no stack of its own is left already, or not yet gone on: its record says
@@ -455,6 +460,7 @@ void reader::take(glimpse& g, bool whole) {
   to.name = std::move(g.name);
   to.state = state_of(g);
   to.is_main = g.words.main;
+  if (to.is_main && g.words.sp) natives_[g.words.owner] = g.words.sp;
   if (g.words.switches != 0) to.switches = g.words.switches;
   to.created_at = std::move(g.created_at);
   for (void* const p : to.created_at) places_[p] |= false;

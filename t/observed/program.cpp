@@ -10,6 +10,7 @@
 //   turn            switches to some in each thread and back; says "went on N times"
 //   spin            each thread does nothing but switch to two and back; says "spinning"
 //   still           no more; says "still"
+//   handle          has a greenlet of the first thread be in a handler, on a stack for signals, until "still"
 //   abort           dies of it
 // At the end of its input it ends all greenlets, and says "ended N", which is how many had been started.
 #include <greenlet/greenlet.hpp>
@@ -23,6 +24,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdio>
@@ -33,6 +35,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <mutex>
+#include <pthread.h>
 #include <string>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -72,6 +75,25 @@ __attribute__((noinline)) void spin_in_main(const greenlet& one, const greenlet&
     one.switch_to();
     other.switch_to();
   }
+}
+
+std::function<void()> in_handler;
+__attribute__((noinline)) void spin_in_handler(int) {
+  in_handler();
+  while (spins.load(std::memory_order_relaxed)) continue;
+}
+__attribute__((noinline)) void raise_on_another_stack() {
+  std::vector<char> room(64 * 1024);
+  stack_t other = {}, before;
+  other.ss_sp = room.data();
+  other.ss_size = room.size();
+  struct sigaction on = {};
+  on.sa_handler = spin_in_handler;
+  on.sa_flags = SA_ONSTACK;
+  sigaltstack(&other, &before);
+  sigaction(SIGUSR2, &on, nullptr);
+  pthread_kill(pthread_self(), SIGUSR2);
+  sigaltstack(&before, nullptr);
 }
 
 struct count_end {
@@ -201,6 +223,20 @@ class worker {
     answer();
   }
   void still() { answer(); }
+  // It has been suspended before, somewhere else.
+  void handle() {
+    tell([this] {
+      in_handler = [this] { reply(0); };
+      const greenlet one(greenlets::attributes().name("handles"), [] {
+        wait_for_a_switch(0);
+        raise_on_another_stack();
+      });
+      one.switch_to();
+      one.switch_to();
+      reply(0);
+    });
+    answer();
+  }
   std::size_t end() {
     tell([this] { over_ = true; });
     const std::size_t ended = answer();
@@ -307,10 +343,15 @@ int main(int, char** arguments) {
       first.spin();
       second.spin();
       std::cout << "spinning" << std::endl;
+    } else if (line == "handle") {
+      observed::spins = true;
+      first.handle();
+      std::cout << "handling" << std::endl;
     } else if (line == "still") {
       observed::spins = false;
       first.still();
-      second.still();
+      if (!observed::in_handler) second.still();
+      observed::in_handler = nullptr;
       std::cout << "still" << std::endl;
     } else if (line == "abort")
       std::abort();
