@@ -294,6 +294,19 @@ TEST_CASE("a greenlet that waits and is switched to waits on") {
   CHECK_THROWS_AS(stray.get(), hub::cancelled);
 }
 
+TEST_CASE("whoever waits in a list that goes is told, and goes on") {
+  hub_guard guard;
+  auto list = std::make_unique<hub::detail::wait_list>();
+  int told = 0;
+  auto one = hub::spawn([&] { told += !list->wait(); });
+  auto other = hub::spawn([&] { told += !list->wait(hours(1)); });
+  yield_until_waiting(2);
+  list.reset();
+  one.get();
+  other.get();
+  CHECK(told == 2);
+}
+
 TEST_CASE("a greenlet that is thrown into where it waits leaves nothing behind there") {
   hub_guard guard;
   auto [quiet, other] = socket_pair();
