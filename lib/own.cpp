@@ -28,6 +28,11 @@ void report_own(body* b) noexcept {
 
 void finish_slowly(thread_record& t, body* b) noexcept {
   b->ending = true;
+  if (!b->worn.load(std::memory_order_relaxed)) {  // mostly it has nothing but what it ran
+    b->run.call = nullptr;
+    b->run.callable.reset();
+    if (!b->worn.load(std::memory_order_relaxed)) return;
+  }
   b->run = {};
   forget(b->run.callable);
   if (b->special) b->special->unused_run = {};

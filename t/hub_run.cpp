@@ -82,6 +82,80 @@ TEST_CASE("several greenlets join one task, and a deadline ends a join only") {
   CHECK(t.join(hub::clock::time_point::min()));  // it has ended: no wait
 }
 
+TEST_CASE("a task object may go while greenlets wait for its end") {
+  hub_guard guard;
+  events log;
+  hub::event go;
+  const auto spawn = [&] { return hub::spawn([&] { return go.wait(), add(log, "task"), std::string("result"); }); };
+  auto t = std::make_unique<decltype(spawn())>(spawn());
+  auto joins = hub::spawn([&, &task = *t] { add(log, task.join() ? "joined" : "not joined"); });
+  auto times_out = hub::spawn([&, &task = *t] { add(log, task.join(milliseconds(2)) ? "joined" : "timeout"); });
+  auto cancelled = hub::spawn([&, &task = *t] { task.join(); });
+  auto asks = hub::spawn([&, &task = *t] { task.get(), add(log, "asked"); });
+  hub::yield();
+  t.reset();
+  cancelled.cancel();
+  cancelled.join();
+  times_out.join();
+  CHECK(log == events{"timeout"});
+  go.set();
+  joins.join();
+  asks.get();
+  CHECK(log == events{"timeout", "task", "joined", "asked"});
+
+  hub::event never;
+  auto waits = std::make_unique<hub::task<void>>(hub::spawn([&] { never.wait(); }));
+  const greenlet who = waits->handle();
+  auto both = hub::spawn([&, &task = *waits] { CHECK_THROWS_AS(task.get(), hub::cancelled); });
+  hub::yield();
+  waits.reset();
+  hub::cancel(who);
+  both.get();
+}
+
+TEST_CASE("what a task runs ends with its greenlet, also when its object is kept") {
+  hub_guard guard;
+  events log;
+  hub::event may_go;
+  struct alignas(64) function {  // more than malloc() aligns to, and not to be copied
+    events& log;
+    hub::event& may_go;
+    std::unique_ptr<int> only_moves = std::make_unique<int>(6);
+    function(events& l, hub::event& g) : log(l), may_go(g) {}
+    function(function&&) = default;
+    ~function() {
+      if (!only_moves) return;
+      add(log, "ends");
+      may_go.wait(hang_guard());
+      add(log, "~function");
+    }
+    int operator()() { return reinterpret_cast<std::uintptr_t>(this) % 64 == 0 ? *only_moves + 1 : 0; }
+  };
+  auto runs = hub::spawn(function(log, may_go));
+  CHECK(runs.get() == 7);  // who asks need not wait for that
+  CHECK(log == events{"ends"});
+  CHECK_FALSE(runs.handle().dead());
+  may_go.set();
+  while (!runs.handle().dead()) hub::yield();
+  CHECK(log == events{"ends", "~function"});
+  CHECK(runs.get() == 7);
+  log.clear();
+  auto never_runs = hub::spawn(function(log, may_go));
+  never_runs.cancel();
+  CHECK_THROWS_AS(never_runs.get(), hub::cancelled);
+  CHECK(log == events{"ends", "~function"});
+}
+
+TEST_CASE("what cannot be moved into a task leaves nothing behind") {
+  hub_guard guard;
+  const struct refuses {
+    refuses() = default;
+    refuses(const refuses&) { throw oops("copied"); }
+    void operator()() {}
+  } f;
+  CHECK_THROWS_WITH_AS(hub::spawn(f), "copied", oops);
+}
+
 TEST_CASE("what a task throws is thrown in who asks, each time, and reported nowhere") {
   hub_guard guard;
   unraisables reported;

@@ -35,22 +35,43 @@ __attribute__((noinline)) void go_slowly(const greenlet& target);
 // Destroys what was sent, or throws what was thrown.
 __attribute__((noinline)) void drop(greenlets::detail::machine::cargo c, greenlets::detail::machine::context* self);
 
+GREENLET_ALWAYS_INLINE void go_straight_to(greenlets::detail::hot_thread* t, greenlets::detail::hot_body* from,
+                                           greenlets::detail::hot_body* to, greenlets::detail::machine::context& there) {
+  using namespace greenlets::detail;
+  exchange_exceptions(t, from, to);
+  t->current.store(static_cast<body*>(to), std::memory_order_relaxed);
+  machine::context* self;
+  const machine::cargo got = machine::go(from->where, there, {}, self);
+  if (__builtin_expect(got.kind != nullptr, 0)) drop(got, self);
+}
+
 GREENLET_ALWAYS_INLINE void go_to(const greenlet& target) {
   using namespace greenlets::detail;
   hot_thread* const t = hot_thread_v1;
   hot_body* const to = access::body_of(target);
   hot_body* const from = t->current.load(std::memory_order_relaxed);
   if (__builtin_expect(to == from || !is_straight(t, to), 0)) return go_slowly(target);
-  exchange_exceptions(t, from, to);
-  t->current.store(static_cast<body*>(to), std::memory_order_relaxed);
-  machine::context* self;
-  const machine::cargo got = machine::go(from->where, to->where, {}, self);
-  if (__builtin_expect(got.kind != nullptr, 0)) drop(got, self);
+  go_straight_to(t, from, to, to->where);
+}
+
+// Where one begins that is unstarted, and has been started by this; null when that is no plain start, and nothing has
+// been done.
+inline greenlets::detail::machine::context* start_if_plain(const greenlet& target) noexcept {
+  return greenlets::detail::start_straight(greenlets::detail::hot_thread_v1, access::body_of(target));
+}
+
+// Who has been started by that goes there.
+GREENLET_ALWAYS_INLINE void begin_at(const greenlet& target, greenlets::detail::machine::context& there) {
+  using namespace greenlets::detail;
+  hot_thread* const t = hot_thread_v1;
+  go_straight_to(t, t->current.load(std::memory_order_relaxed), access::body_of(target), there);
 }
 
 #else
 
 inline void go_to(const greenlet& target) { go_slowly(target); }
+inline greenlets::detail::machine::context* start_if_plain(const greenlet&) noexcept { return nullptr; }
+inline void begin_at(const greenlet&, greenlets::detail::machine::context&) {}
 
 #endif
 

@@ -124,8 +124,17 @@ void loop::run_ready() {
 }
 
 // As resume(): gives control to whom it concerns, and comes back when that one waits again or has ended. Throws
-// what is thrown into the hub's greenlet itself, which is only its end.
-GREENLET_CATCHES_FORCED_UNWIND void loop::start_or_throw(waiter* w) {
+// what is thrown into the hub's greenlet itself.
+void loop::start_or_throw(waiter* w) {
+  auto* const there = try_start(w);
+  if (!there) return start_or_throw_slowly(w);
+  switches_ += 2;
+  keep_started(w);
+  begin_at(w->who, *there);
+  forget_last();
+}
+
+GREENLET_CATCHES_FORCED_UNWIND void loop::start_or_throw_slowly(waiter* w) {
   switches_ += 2;
   const waiter::kind what = w->what;
   const greenlet who = std::move(w->who);

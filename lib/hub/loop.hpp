@@ -88,7 +88,7 @@ class loop {
   void make_ready_here(waiter* w, waiter::end why) noexcept;
   // The same for poll callbacks: resumes it before they all have been called, when they are many.
   void resume_soon(waiter* w, waiter::end why) noexcept;
-  void start_soon(const greenlet& g);
+  void start_soon(greenlet&& g);
   void raise_soon(const greenlet& g, std::exception_ptr e);
   // Has it thrown into `g` then. `slot` is set to nothing when that has been done, or forgotten, or the hub has ended.
   waiter* raise_at(const greenlet& g, std::exception_ptr e, clock::time_point when, waiter** slot);
@@ -142,6 +142,17 @@ class loop {
     forget_last();
   }
   void start_or_throw(waiter* w);
+  void start_or_throw_slowly(waiter* w);
+  // Where the one begins that it is for, who has been started by that; null when that is no plain start, and nothing has
+  // been done. Then keep_started() it, and begin_at().
+  greenlets::detail::machine::context* try_start(const waiter* w) const noexcept {
+    return w->what == waiter::kind::start && !last_ ? start_if_plain(w->who) : nullptr;
+  }
+  // For the first wait of who has been started.
+  void keep_started(waiter* w) noexcept {
+    w->retire();
+    last_ = w;
+  }
   // What has run last has gone elsewhere without waiting here again, or has ended.
   void unref() noexcept {
     if (__builtin_expect(--references_ == 0, 0)) delete this;
@@ -161,7 +172,8 @@ class loop {
   void give_deadline(waiter* w, clock::time_point when);
   void enroll(waiter* w) noexcept;
   static waiter::end leave(waiter* w, waiter::end why) noexcept;
-  const greenlet& next_to(const waiter* w) noexcept;
+  void go_on(const waiter* w);
+  void start_next(waiter* next);
   void release(waiter* w) noexcept;
   void release_here(waiter* w) noexcept;
   void give_back(waiter* w) noexcept;

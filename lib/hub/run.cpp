@@ -10,7 +10,7 @@ namespace greenlets::hub {
 namespace detail {
 
 completion::~completion() {
-  if (thrown_ && !asked_) report_unraisable(who_, thrown_);
+  if (__builtin_expect(thrown_ != nullptr, 0) && !asked_) report_unraisable(who_, thrown_);
 }
 
 bool completion::wait(deadline until) {
@@ -44,7 +44,7 @@ greenlet start_soon(greenlets::detail::closure&& run) {
   greenlet g = greenlets::detail::make_greenlet(std::move(run), runner);
   loop& l = loop::mine();  // another, when user code on the way has ended that one
   if (l.handle() != runner) g.set_parent(l.handle());
-  l.start_soon(g);
+  l.start_soon(greenlet(g));
   return g;
 }
 

@@ -97,7 +97,7 @@ GREENLET_ALWAYS_INLINE waiter::end loop::park_here(waiter* w, deadline until) {
     if (!until.never()) give_deadline(w, until.at());
     enroll(w);
     // A greenlet that waits may be switched to by somebody who does not know. It waits on.
-    while ((why = w->why) == waiter::end::none) go_to(w->home->next_to(w));
+    while ((why = w->why) == waiter::end::none) w->home->go_on(w);
   } catch (...) {
     leave(w, why);
     throw;
@@ -117,13 +117,24 @@ void drop(greenlets::detail::machine::cargo c, greenlets::detail::machine::conte
 
 // Who goes on when `w` waits: the first that is ready, by this one switch, when all that the hub would do is to make
 // another. It does what else there is, and has its turn when the budget is used up.
-inline const greenlet& loop::next_to(const waiter* w) noexcept {
+GREENLET_ALWAYS_INLINE void loop::go_on(const waiter* w) {
   waiter* const next = waiter::front(ready_);
-  if (!next || next == w || next->what != waiter::kind::wait || escaped_ || !has_budget()) return runner_;
+  if (!next || next == w || escaped_ || !has_budget()) return go_to(runner_);
+  if (__builtin_expect(next->what != waiter::kind::wait, 0)) return start_next(next);
   --budget_;
   take_first(next);
   ++switches_;
-  return next->who;
+  go_to(next->who);
+}
+
+__attribute__((noinline)) void loop::start_next(waiter* next) {
+  auto* const there = try_start(next);
+  if (!there) return go_to(runner_);
+  --budget_;
+  take_first(next);
+  ++switches_;
+  keep_started(next);
+  begin_at(next->who, *there);
 }
 
 GREENLET_ALWAYS_INLINE void loop::make_ready_here(waiter* w, waiter::end why) noexcept {
@@ -181,10 +192,10 @@ void loop::run_gathered() noexcept {
   }
 }
 
-void loop::start_soon(const greenlet& g) {
+void loop::start_soon(greenlet&& g) {
   waiter* w = pool_.take(this);
   w->what = waiter::kind::start;
-  w->who = g;
+  w->who = std::move(g);
   waiter::push_back(ready_, w);
 }
 

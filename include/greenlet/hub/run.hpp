@@ -54,15 +54,19 @@ class GREENLET_API cancelled : public std::runtime_error {
 
 namespace detail {
 
-/// How a task has ended, and who waits for that.
+/// How a task has ended, and who waits for that. Its owners are counted without atomics, for they are of one thread: the
+/// task object, what its greenlet runs, who asks for the outcome. Of an unstarted greenlet that may go on another thread,
+/// with the last handle; but the task object has one too, and drops its state first.
 class GREENLET_API completion {
  public:
   completion() noexcept = default;
   completion(const completion&) = delete;
   completion& operator=(const completion&) = delete;
-  ~completion();  // an exception that nobody asked for goes to the unraisable handler
+  virtual ~completion();  // an exception that nobody asked for goes to the unraisable handler
 
   bool done() const noexcept { return done_; }
+  // The task object may go meanwhile: until it is done the greenlet's function keeps this, and who is woken then does
+  // not look here.
   bool wait(deadline until);
   void check();  // throws what the task threw, or cancelled
   void finish(std::exception_ptr thrown) noexcept;
@@ -70,31 +74,51 @@ class GREENLET_API completion {
 
  private:
   friend struct watching;
+  template <class S>
+  friend class owner;
   line joiners_{"task", this};
   std::exception_ptr thrown_;
   greenlet who_;
+  unsigned owners_ = 0;
   bool done_ = false, cancelled_ = false, asked_ = false;
+};
+
+template <class S>
+class owner {
+ public:
+  owner() noexcept = default;
+  explicit owner(S* s) noexcept : state_(s) { ++s->owners_; }
+  owner(const owner& other) noexcept : state_(other.state_) {
+    if (state_) ++state_->owners_;
+  }
+  owner(owner&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  owner& operator=(owner other) noexcept {
+    std::swap(state_, other.state_);
+    return *this;
+  }
+  ~owner() {
+    if (state_ && --state_->owners_ == 0) delete state_;
+  }
+  S* operator->() const noexcept { return state_; }
+  S& operator*() const noexcept { return *state_; }
+  explicit operator bool() const noexcept { return state_; }
+
+ private:
+  S* state_ = nullptr;
 };
 
 template <class T>
 struct task_state : completion {
   std::optional<T> result;
+
+  T& outcome() {
+    check();
+    return *result;
+  }
 };
 template <>
-struct task_state<void> : completion {};
-
-// Held by the function of a task's greenlet: tells who waits also when that is never called.
-template <class T>
-struct promise {
-  std::shared_ptr<task_state<T>> state;
-
-  explicit promise(std::shared_ptr<task_state<T>> s) noexcept : state(std::move(s)) {}
-  promise(promise&&) noexcept = default;
-  promise(const promise&) = delete;
-  promise& operator=(const promise&) = delete;
-  ~promise() {
-    if (state && !state->done()) state->finish_cancelled();
-  }
+struct task_state<void> : completion {
+  void outcome() { check(); }
 };
 
 template <class T, class F>
@@ -122,9 +146,61 @@ void complete(task_state<T>& state, F& f) {
   }
 }
 
+// Held by the function of a task's greenlet: tells who waits also when that is never called.
+template <class T>
+struct promise {
+  owner<task_state<T>> state;
+
+  explicit promise(owner<task_state<T>> s) noexcept : state(std::move(s)) {}
+  promise(promise&&) noexcept = default;
+  promise(const promise&) = delete;
+  promise& operator=(const promise&) = delete;
+  ~promise() {
+    if (state && !state->done()) state->finish_cancelled();
+  }
+};
+
+// A task's state, and its function in the same piece of memory, which ends with the greenlet.
+template <class T, class F>
+struct job : task_state<T> {
+  union {
+    F f;
+  };
+
+  template <class G>
+  explicit job(G&& g) : f(std::forward<G>(g)) {}
+  ~job() override {}  // after its runner
+};
+
+template <class T, class F>
+class runner {
+ public:
+  explicit runner(owner<job<T, F>> j) noexcept : job_(std::move(j)) {}
+  runner(runner&&) noexcept = default;
+  runner(const runner&) = delete;
+  runner& operator=(const runner&) = delete;
+  ~runner() {
+    if (!job_) return;
+    job_->f.~F();
+    if (!job_->done()) job_->finish_cancelled();
+  }
+  void operator()() { complete<T>(*job_, job_->f); }
+
+ private:
+  owner<job<T, F>> job_;
+};
+
 GREENLET_API greenlet start_soon(greenlets::detail::closure&& run);
 
 }  // namespace detail
+}  // namespace greenlets::hub
+
+namespace greenlets::detail {
+template <class T, class F>
+inline constexpr bool moves_silently<hub::detail::runner<T, F>> = true;
+}
+
+namespace greenlets::hub {
 
 /// A greenlet that was spawned, and what becomes of it. Move-only. Dropping it does not stop the
 /// greenlet. One that was default-constructed or moved from has no greenlet: only its handle(), which
@@ -133,24 +209,23 @@ template <class T>
 class task {
  public:
   task() noexcept = default;
-  task(greenlet g, std::shared_ptr<detail::task_state<T>> state) noexcept
+  task(greenlet g, detail::owner<detail::task_state<T>> state) noexcept
       : greenlet_(std::move(g)), state_(std::move(state)) {}
 
   /// Whether it has ended, in whatever way. Switches: no.
   bool ready() const noexcept { return state_->done(); }
   /// Waits until it has ended; false when the deadline came first. Switches: to the hub.
   /// Throws: what is thrown into the caller meanwhile; nothing of the task's.
-  bool join(deadline until = {}) const {
-    const auto kept = state_;  // this object may go while we wait
-    return kept->wait(until);
-  }
+  bool join(deadline until = {}) const { return state_->wait(until); }
   /// Waits, and gives its result: a reference that lives as long as the task object.
   /// Switches: to the hub. Throws: what the task threw; cancelled; what is thrown into the caller meanwhile.
   std::add_lvalue_reference_t<T> get() const {
-    const auto kept = state_;  // this object may be moved while we wait
-    kept->wait({});
-    kept->check();
-    if constexpr (!std::is_void_v<T>) return *kept->result;
+    if (!state_->done()) {
+      const auto kept = state_;  // this object may be moved while we wait
+      kept->wait({});
+      return kept->outcome();
+    }
+    return state_->outcome();
   }
   /// Has greenlet_exit(cancelled) thrown into it, wherever it waits, at the hub's next turn. What
   /// has not started never will; what has ended is not touched. Switches: no. Throws: std::bad_alloc.
@@ -162,7 +237,7 @@ class task {
  private:
   friend struct detail::watching;
   greenlet greenlet_;
-  std::shared_ptr<detail::task_state<T>> state_;
+  detail::owner<detail::task_state<T>> state_;  // goes before it
 };
 
 /// Makes a greenlet that the hub will start at its next turn, with `f()`. Its parent is the hub.
@@ -171,11 +246,19 @@ class task {
 template <class F, class R = std::invoke_result_t<std::decay_t<F>&>>
 task<std::decay_t<R>> spawn(F&& f) {
   using T = std::decay_t<R>;
-  auto state = std::make_shared<detail::task_state<T>>();
-  greenlet g = detail::start_soon(greenlets::detail::make_closure(
-      [promise = detail::promise<T>(state), run = std::decay_t<F>(std::forward<F>(f))]() mutable {
-        detail::complete<T>(*promise.state, run);
-      }));
+  using D = std::decay_t<F>;
+  if (__builtin_expect(greenlets::detail::collects, 0)) {
+    // A collector looks for greenlets in what others run, and not in what is shared.
+    detail::owner<detail::task_state<T>> state(new detail::task_state<T>);
+    greenlet g = detail::start_soon(greenlets::detail::make_closure(
+        [promise = detail::promise<T>(state), run = D(std::forward<F>(f))]() mutable {
+          detail::complete<T>(*promise.state, run);
+        }));
+    return {std::move(g), std::move(state)};
+  }
+  auto* const job = new detail::job<T, D>(std::forward<F>(f));
+  detail::owner<detail::task_state<T>> state(job);
+  greenlet g = detail::start_soon(greenlets::detail::make_closure(detail::runner<T, D>(detail::owner(job))));
   return {std::move(g), std::move(state)};
 }
 
