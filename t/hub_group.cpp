@@ -240,3 +240,52 @@ TEST_CASE("calls do not overlap, and times that passed meanwhile are left out") 
   for (std::size_t i = 1; i < at.size(); ++i) CHECK(at[i] - at[i - 1] >= milliseconds(5));
   CHECK(at[0] - begin >= milliseconds(2));
 }
+
+// -- Attributes ----------------------------------------------------------------------------------
+
+TEST_CASE("tasks, members of a group and of a pool are made as attributes say") {
+  hub_guard guard;
+  constexpr std::size_t much = 1024 * 1024;
+  const auto how = attributes().name("deep").stack_size(2 * much);
+  int deep = 0;
+  // More than the default stack: it would be an overflow.
+  const auto dive = [&] {
+    volatile char bytes[much];
+    for (std::size_t i = 0; i < much; i += 512) bytes[i] = 1;
+    deep += bytes[much / 2] + (current().name() == "deep") + (current().parent().name() == "hub");
+    return deep;
+  };
+  CHECK(hub::spawn(how, dive).get() == 3);
+  hub::group g;
+  const greenlet member = g.spawn(how, [&] { dive(); });
+  CHECK(member.name() == "deep");
+  g.wait();
+  hub::pool p(1);
+  CHECK(p.spawn(how, dive).get() == 9);
+  CHECK(hub::spawn(how, [] { return std::make_unique<int>(4); }).get() != nullptr);
+}
+
+TEST_CASE("attributes of a task may have hooks, and give something else to run; a parent is refused") {
+  hub_guard guard;
+  int entered = 0;
+  const auto count = [](void* n) noexcept { ++*static_cast<int*>(n); };
+  CHECK(hub::spawn(attributes().on_switch(nullptr, count, &entered), [] { return hub::yield(), 1; }).get() == 1);
+  CHECK(entered == 2);
+
+  bool ran = false, ran_instead = false;
+  auto t = hub::spawn(attributes().on_start([&] { return [&] { ran_instead = true; }; }), [&] { ran = true; });
+  CHECK_THROWS_AS(t.get(), hub::cancelled);
+  CHECK(ran_instead);
+  CHECK_FALSE(ran);
+
+  const auto elsewhere = attributes().parent(current());
+  CHECK_THROWS_AS(hub::spawn(elsewhere, [&] { ran = true; }), std::invalid_argument);
+  hub::group g;
+  CHECK_THROWS_AS(g.spawn(elsewhere, [&] { ran = true; }), std::invalid_argument);
+  CHECK(g.size() == 0);
+  hub::pool p(1);
+  CHECK_THROWS_AS(p.spawn(elsewhere, [&] { ran = true; }), std::invalid_argument);
+  CHECK(p.running() == 0);
+  hub::yield();
+  CHECK_FALSE(ran);
+}

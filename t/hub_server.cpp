@@ -56,6 +56,17 @@ TEST_CASE("a server calls its function for each connection, in greenlets of thei
   CHECK_FALSE(r.run.ready());
 }
 
+TEST_CASE("the greenlets of a server's connections have the attributes that it was given") {
+  const hub_guard end;
+  std::string name;
+  hub::server::options how;
+  how.each = attributes().name("client").stack_size(1024 * 1024);
+  running r([&](hub::connection& c) { name = current().name(), echo(c); }, how);
+  auto c = client_of(r.where);
+  CHECK(answers(c));
+  CHECK(name == "client");
+}
+
 TEST_CASE("many connections at once, more than are accepted in a row, are all served") {
   const hub_guard end;
   running r(echo);
@@ -190,11 +201,14 @@ TEST_CASE("a server serves connections that it has not accepted; after stop() it
   s.run();  // is over already
 }
 
-TEST_CASE("a server without a function, or with a limit of nobody, is refused; so is running it twice") {
+TEST_CASE("a server without a function, with a limit of nobody or with a parent, is refused; so is running it twice") {
   const hub_guard end;
   CHECK_THROWS_AS(hub::server(nullptr), std::invalid_argument);
   hub::server::options how;
   how.most = 0;
+  CHECK_THROWS_AS(hub::server(echo, how), std::invalid_argument);
+  how = {};
+  how.each = attributes().parent(current());
   CHECK_THROWS_AS(hub::server(echo, how), std::invalid_argument);
   running r(echo);
   hub::yield();

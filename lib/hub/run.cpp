@@ -4,6 +4,7 @@
 
 #include "loop.hpp"
 
+#include <stdexcept>
 #include <utility>
 
 namespace greenlets::hub {
@@ -39,13 +40,22 @@ void completion::finish_cancelled() noexcept {
   joiners_.give_all();
 }
 
-greenlet start_soon(greenlets::detail::closure&& run) {
-  const greenlet runner = loop::mine().handle();
-  greenlet g = greenlets::detail::make_greenlet(std::move(run), runner);
+static greenlet start_made(greenlet g, const greenlet& runner) {
   loop& l = loop::mine();  // another, when user code on the way has ended that one
   if (l.handle() != runner) g.set_parent(l.handle());
   l.start_soon(greenlet(g));
   return g;
+}
+
+greenlet start_soon(greenlets::detail::closure&& run) {
+  const greenlet runner = loop::mine().handle();
+  return start_made(greenlets::detail::make_greenlet(std::move(run), runner), runner);
+}
+
+greenlet start_soon(greenlets::detail::closure&& run, const attributes& how) {
+  if (!how.parent().empty()) throw std::invalid_argument("hub::spawn: the parent of a task is its hub");
+  const greenlet runner = loop::mine().handle();
+  return start_made(access::adopt(greenlets::detail::new_body(std::move(run), &runner, how, nullptr)), runner);
 }
 
 }  // namespace detail

@@ -78,7 +78,8 @@ void server::state::start(F&& make, std::shared_ptr<void> until_end) {
   connection c = make();
   service run{seat(shared_from_this()), std::move(until_end), std::move(c)};
   const auto at = run.place.at();
-  const greenlet g = detail::start_soon(greenlets::detail::make_closure(std::move(run)));
+  auto closure = greenlets::detail::make_closure(std::move(run));
+  const greenlet g = how.each ? detail::start_soon(std::move(closure), *how.each) : detail::start_soon(std::move(closure));
   failed.done = true;  // from now on the seat knows
   if (g.dead()) return;
   at->who = g;
@@ -250,6 +251,8 @@ void server::state::run() {
 
 server::server(handler serve, options how) {
   if (!serve) throw std::invalid_argument("greenlets::hub::server: there is no function to call");
+  if (how.each && !how.each->parent().empty())
+    throw std::invalid_argument("greenlets::hub::server: the parent of each is the hub");
   if (how.most == 0) throw std::invalid_argument("greenlets::hub::server: a limit of no connections");
   state_ = std::make_shared<state>(std::move(serve), std::move(how));
 }

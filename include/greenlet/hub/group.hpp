@@ -92,13 +92,11 @@ class GREENLET_API group {
   /// As hub::spawn(), but what it gives nobody asks for. A member may spawn more.
   template <class F>
   greenlet spawn(F&& f) {
-    static_assert(std::is_void_v<std::invoke_result_t<std::decay_t<F>&>>, "what a member of a group returns is lost");
-    detail::member m(members_);
-    const detail::members::seat at = m.at();
-    greenlet g = detail::start_soon(greenlets::detail::make_closure(
-        [m = std::move(m), run = std::decay_t<F>(std::forward<F>(f))]() mutable { m.run(run); }));
-    if (!g.dead()) *at = g;
-    return g;
+    return spawn_member(std::forward<F>(f));
+  }
+  template <class F>
+  greenlet spawn(const attributes& how, F&& f) {
+    return spawn_member(std::forward<F>(f), how);
   }
   /// Waits until all have ended; throws what the first that failed threw. Switches: to the hub, unless they have.
   /// Throws also: what is thrown into the caller meanwhile; the members go on then.
@@ -116,6 +114,17 @@ class GREENLET_API group {
   std::size_t size() const noexcept { return members_->size(); }
 
  private:
+  template <class F, class... A>
+  greenlet spawn_member(F&& f, const A&... how) {
+    static_assert(std::is_void_v<std::invoke_result_t<std::decay_t<F>&>>, "what a member of a group returns is lost");
+    detail::member m(members_);
+    const detail::members::seat at = m.at();
+    greenlet g = detail::start_soon(greenlets::detail::make_closure(
+        [m = std::move(m), run = std::decay_t<F>(std::forward<F>(f))]() mutable { m.run(run); }), how...);
+    if (!g.dead()) *at = g;
+    return g;
+  }
+
   std::shared_ptr<detail::members> members_;
 };
 
@@ -128,9 +137,11 @@ class pool {
   /// hub::spawn(), and what is thrown into the caller meanwhile.
   template <class F, class R = std::invoke_result_t<std::decay_t<F>&>>
   task<std::decay_t<R>> spawn(F&& f) {
-    const auto free = free_;
-    free->acquire();
-    return hub::spawn([taken = slot(free), run = std::decay_t<F>(std::forward<F>(f))]() mutable -> R { return run(); });
+    return hub::spawn(limited<R>(std::forward<F>(f)));
+  }
+  template <class F, class R = std::invoke_result_t<std::decay_t<F>&>>
+  task<std::decay_t<R>> spawn(const attributes& how, F&& f) {
+    return hub::spawn(how, limited<R>(std::forward<F>(f)));
   }
   /// Waits until all that were spawned have ended; false when the deadline came first. Switches: to the hub.
   bool join(deadline until = {}) {
@@ -156,6 +167,14 @@ class pool {
    private:
     std::shared_ptr<semaphore> of_;
   };
+
+  // Waits until there is a slot, and gives what keeps it while it runs.
+  template <class R, class F>
+  auto limited(F&& f) {
+    const auto free = free_;
+    free->acquire();
+    return [taken = slot(free), run = std::decay_t<F>(std::forward<F>(f))]() mutable -> R { return run(); };
+  }
 
   std::size_t most_;
   std::shared_ptr<semaphore> free_;

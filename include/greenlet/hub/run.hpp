@@ -191,6 +191,7 @@ class runner {
 };
 
 GREENLET_API greenlet start_soon(greenlets::detail::closure&& run);
+GREENLET_API greenlet start_soon(greenlets::detail::closure&& run, const attributes& how);
 
 }  // namespace detail
 }  // namespace greenlets::hub
@@ -240,26 +241,39 @@ class task {
   detail::owner<detail::task_state<T>> state_;  // goes before it
 };
 
+namespace detail {
+
+// `how`: its attributes, or none.
+template <class T, class F, class... A>
+task<T> spawn_task(F&& f, const A&... how) {
+  using D = std::decay_t<F>;
+  if (__builtin_expect(greenlets::detail::collects, 0)) {
+    // A collector looks for greenlets in what others run, and not in what is shared.
+    owner<task_state<T>> state(new task_state<T>);
+    greenlet g = start_soon(greenlets::detail::make_closure(
+        [promise = promise<T>(state), run = D(std::forward<F>(f))]() mutable { complete<T>(*promise.state, run); }), how...);
+    return {std::move(g), std::move(state)};
+  }
+  auto* const made = new job<T, D>(std::forward<F>(f));
+  owner<task_state<T>> state(made);
+  greenlet g = start_soon(greenlets::detail::make_closure(runner<T, D>(owner(made))), how...);
+  return {std::move(g), std::move(state)};
+}
+
+}  // namespace detail
+
 /// Makes a greenlet that the hub will start at its next turn, with `f()`. Its parent is the hub.
 /// Switches: may unwind. Thread: any; it runs on this one. Throws: std::bad_alloc, and what making
 /// the hub throws (std::system_error).
 template <class F, class R = std::invoke_result_t<std::decay_t<F>&>>
 task<std::decay_t<R>> spawn(F&& f) {
-  using T = std::decay_t<R>;
-  using D = std::decay_t<F>;
-  if (__builtin_expect(greenlets::detail::collects, 0)) {
-    // A collector looks for greenlets in what others run, and not in what is shared.
-    detail::owner<detail::task_state<T>> state(new detail::task_state<T>);
-    greenlet g = detail::start_soon(greenlets::detail::make_closure(
-        [promise = detail::promise<T>(state), run = D(std::forward<F>(f))]() mutable {
-          detail::complete<T>(*promise.state, run);
-        }));
-    return {std::move(g), std::move(state)};
-  }
-  auto* const job = new detail::job<T, D>(std::forward<F>(f));
-  detail::owner<detail::task_state<T>> state(job);
-  greenlet g = detail::start_soon(greenlets::detail::make_closure(detail::runner<T, D>(detail::owner(job))));
-  return {std::move(g), std::move(state)};
+  return detail::spawn_task<std::decay_t<R>>(std::forward<F>(f));
+}
+/// The same with a name, a size of its stack, and what else attributes say. If they have on_start() give something else
+/// to run, the task is cancelled. Throws also: std::invalid_argument, when they name a parent.
+template <class F, class R = std::invoke_result_t<std::decay_t<F>&>>
+task<std::decay_t<R>> spawn(const attributes& how, F&& f) {
+  return detail::spawn_task<std::decay_t<R>>(std::forward<F>(f), how);
 }
 
 /// Lets the others run that are ready, and then goes on. Switches: to the hub. Thread: any, in its own hub.

@@ -15,6 +15,7 @@
 #ifndef GREENLET_HUB_SERVER_HPP
 #define GREENLET_HUB_SERVER_HPP
 
+#include <greenlet/attributes.hpp>
 #include <greenlet/detail/api.hpp>
 #include <greenlet/hub/deadline.hpp>
 #include <greenlet/hub/tcp.hpp>
@@ -24,6 +25,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -53,9 +55,11 @@ class GREENLET_API server {
     /// Called once when accepting begins to fail (no descriptors, no memory), and again only when it has worked in
     /// between. It must not wait. What it throws goes to the unraisable handler.
     std::function<void(std::error_code)> on_shortage = nullptr;
+    /// Of the greenlet of each connection: its name, the size of its stack, as spawn()'s.
+    std::optional<attributes> each = std::nullopt;
   };
 
-  /// Throws: std::bad_alloc, std::invalid_argument (no handler, or a limit of 0).
+  /// Throws: std::bad_alloc, std::invalid_argument (no handler, a limit of 0, or a parent).
   explicit server(handler serve) : server(std::move(serve), options()) {}
   server(handler serve, options how);
   server(const server&) = delete;
