@@ -41,6 +41,29 @@ TEST_CASE("what cannot be written is lost, and the next one is not") {
   CHECK(d.files().size() == 2);
 }
 
+TEST_CASE("a daemon that goes to / afterwards has its dumps where they were wanted") {
+  const directory d;
+  const int before = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  REQUIRE(before >= 0);
+  char* const here = realpath(d.name.c_str(), nullptr);
+  REQUIRE(here != nullptr);
+  const std::string there = here;
+  std::free(here);
+  {
+    dump_options anew;
+    anew.replace = true;
+    REQUIRE(chdir(there.c_str()) == 0);
+    const auto dumps = dump_on_signal(SIGUSR1, "appended");
+    const auto replaced = dump_on_signal(SIGUSR2, "./replaced", anew);
+    REQUIRE(chdir("/") == 0);
+    dump_now(SIGUSR1, there + "/appended");
+    dump_now(SIGUSR2, there + "/replaced");
+  }
+  REQUIRE(fchdir(before) == 0);
+  close(before);
+  CHECK(d.files().size() == 2);
+}
+
 TEST_CASE("a pipe that nobody reads keeps nobody from stopping") {
   int ends[2];
   REQUIRE(pipe2(ends, O_CLOEXEC) == 0);

@@ -55,8 +55,9 @@ class GREENLET_API signal_dump {
 };
 
 /// From now on `signal` has a dump of all greenlets appended to the file, which is made at need with the permissions 0600
-/// and is opened anew each time, so that it may be renamed; with options::replace it is made anew. A dump as text begins
-/// with a line "greenlet dump of process ...", and ends with "greenlet dump ends".
+/// and is opened anew each time, so that it may be renamed; with options::replace it is made anew. A relative path is one
+/// from where the process is now, and not from where it will be. A dump as text begins with a line "greenlet dump of
+/// process ...", and ends with "greenlet dump ends".
 ///
 /// The handler only wakes a thread of the library's, which blocks all signals, takes a snapshot() and writes it. So it does
 /// not matter what the interrupted thread was doing; a hub's loop that is blocked in a function is told with that function

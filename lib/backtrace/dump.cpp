@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <filesystem>
 #include <locale>
 #include <sstream>
 #include <stdexcept>
@@ -162,7 +163,7 @@ void signal_dump::stop() noexcept {
 
 signal_dump dump_on_signal(int signal, std::string file, dump_options with) {
   if (file.empty()) throw std::invalid_argument("dump_on_signal: a file without a name");
-  return detail::signal_job::start(signal, std::move(file), -1, with);
+  return detail::signal_job::start(signal, std::filesystem::absolute(file).string(), -1, with);  // daemons go to /
 }
 
 signal_dump dump_on_signal(int signal, int descriptor, dump_options with) {
