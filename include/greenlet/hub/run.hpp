@@ -54,15 +54,13 @@ class GREENLET_API cancelled : public std::runtime_error {
 
 namespace detail {
 
-/// How a task has ended, and who waits for that. Its owners are counted without atomics, for they are of one thread: the
-/// task object, what its greenlet runs, who asks for the outcome. Of an unstarted greenlet that may go on another thread,
-/// with the last handle; but the task object has one too, and drops its state first.
+/// How a task has ended, and who waits for that.
 class GREENLET_API completion {
  public:
   completion() noexcept = default;
   completion(const completion&) = delete;
   completion& operator=(const completion&) = delete;
-  virtual ~completion();  // an exception that nobody asked for goes to the unraisable handler
+  ~completion();  // an exception that nobody asked for goes to the unraisable handler
 
   bool done() const noexcept { return done_; }
   // The task object may go meanwhile: until it is done the greenlet's function keeps this, and who is woken then does
@@ -74,37 +72,10 @@ class GREENLET_API completion {
 
  private:
   friend struct watching;
-  template <class S>
-  friend class owner;
   line joiners_{"task", this};
   std::exception_ptr thrown_;
   greenlet who_;
-  unsigned owners_ = 0;
   bool done_ = false, cancelled_ = false, asked_ = false;
-};
-
-template <class S>
-class owner {
- public:
-  owner() noexcept = default;
-  explicit owner(S* s) noexcept : state_(s) { ++s->owners_; }
-  owner(const owner& other) noexcept : state_(other.state_) {
-    if (state_) ++state_->owners_;
-  }
-  owner(owner&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
-  owner& operator=(owner other) noexcept {
-    std::swap(state_, other.state_);
-    return *this;
-  }
-  ~owner() {
-    if (state_ && --state_->owners_ == 0) delete state_;
-  }
-  S* operator->() const noexcept { return state_; }
-  S& operator*() const noexcept { return *state_; }
-  explicit operator bool() const noexcept { return state_; }
-
- private:
-  S* state_ = nullptr;
 };
 
 template <class T>
@@ -149,9 +120,9 @@ void complete(task_state<T>& state, F& f) {
 // Held by the function of a task's greenlet: tells who waits also when that is never called.
 template <class T>
 struct promise {
-  owner<task_state<T>> state;
+  std::shared_ptr<task_state<T>> state;
 
-  explicit promise(owner<task_state<T>> s) noexcept : state(std::move(s)) {}
+  explicit promise(std::shared_ptr<task_state<T>> s) noexcept : state(std::move(s)) {}
   promise(promise&&) noexcept = default;
   promise(const promise&) = delete;
   promise& operator=(const promise&) = delete;
@@ -169,13 +140,13 @@ struct job : task_state<T> {
 
   template <class G>
   explicit job(G&& g) : f(std::forward<G>(g)) {}
-  ~job() override {}  // after its runner
+  ~job() {}  // after its runner
 };
 
 template <class T, class F>
 class runner {
  public:
-  explicit runner(owner<job<T, F>> j) noexcept : job_(std::move(j)) {}
+  explicit runner(std::shared_ptr<job<T, F>> j) noexcept : job_(std::move(j)) {}
   runner(runner&&) noexcept = default;
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
@@ -187,7 +158,7 @@ class runner {
   void operator()() { complete<T>(*job_, job_->f); }
 
  private:
-  owner<job<T, F>> job_;
+  std::shared_ptr<job<T, F>> job_;
 };
 
 GREENLET_API greenlet start_soon(greenlets::detail::closure&& run);
@@ -210,7 +181,7 @@ template <class T>
 class task {
  public:
   task() noexcept = default;
-  task(greenlet g, detail::owner<detail::task_state<T>> state) noexcept
+  task(greenlet g, std::shared_ptr<detail::task_state<T>> state) noexcept
       : greenlet_(std::move(g)), state_(std::move(state)) {}
 
   /// Whether it has ended, in whatever way. Switches: no.
@@ -238,7 +209,7 @@ class task {
  private:
   friend struct detail::watching;
   greenlet greenlet_;
-  detail::owner<detail::task_state<T>> state_;  // goes before it
+  std::shared_ptr<detail::task_state<T>> state_;
 };
 
 namespace detail {
@@ -249,14 +220,13 @@ task<T> spawn_task(F&& f, const A&... how) {
   using D = std::decay_t<F>;
   if (__builtin_expect(greenlets::detail::collects, 0)) {
     // A collector looks for greenlets in what others run, and not in what is shared.
-    owner<task_state<T>> state(new task_state<T>);
+    auto state = std::make_shared<task_state<T>>();
     greenlet g = start_soon(greenlets::detail::make_closure(
         [promise = promise<T>(state), run = D(std::forward<F>(f))]() mutable { complete<T>(*promise.state, run); }), how...);
     return {std::move(g), std::move(state)};
   }
-  auto* const made = new job<T, D>(std::forward<F>(f));
-  owner<task_state<T>> state(made);
-  greenlet g = start_soon(greenlets::detail::make_closure(runner<T, D>(owner(made))), how...);
+  auto state = std::make_shared<job<T, D>>(std::forward<F>(f));
+  greenlet g = start_soon(greenlets::detail::make_closure(runner<T, D>(state)), how...);
   return {std::move(g), std::move(state)};
 }
 
