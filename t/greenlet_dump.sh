@@ -160,6 +160,7 @@ snapshot "$work/own"
 same "$work/own" "$work/json"
 [ "$(state_of)" = S ] || fail "the process is left in state $(state_of)"
 turns
+snapshot "$work/own"  # who has gone on waits elsewhere now
 # Where there is no call to read another process's memory, by its file. A sanitizer wants to know more than may be asked then.
 case ${SANITIZER_FLAGS-} in
   *sanitize*) ;;
