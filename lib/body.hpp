@@ -30,6 +30,7 @@ struct access {
     return std::exchange(g.body_, nullptr);
   }
   static greenlet adopt(detail::body* counted) noexcept { return {counted, greenlet::adopt{}}; }
+  static bool has_resolver(const attributes& a) noexcept { return a.on_start_ != nullptr; }
   // Of a body to itself: not counted, so nobody is told where it is.
   static void refer(greenlet& self, detail::body* b) noexcept { self.body_ = b; }
 };

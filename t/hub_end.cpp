@@ -276,9 +276,9 @@ TEST_CASE("shutdown from a main greenlet that a descriptor has woken, with other
 // Of many descriptors that are ready, libuv has not told of all when the first are resumed, and the main greenlet with them.
 TEST_CASE("shutdown from a main greenlet whose turn comes between two descriptors") {
   constexpr int all = 100, at_once = 32;
-  bool first_is_slow = false;  // then the turn's time is over, and as many again are ready before the main greenlet
+  bool slow = false;
   SUBCASE("others have been resumed") {}
-  SUBCASE("others have been resumed, and others are ready") { first_is_slow = true; }
+  SUBCASE("others have been resumed, and when the turn's time is over others are ready") { slow = true; }
   std::vector<decltype(socket_pair())> pairs;
   hub::event turn;
   int read = 0, closed = 0;
@@ -288,8 +288,7 @@ TEST_CASE("shutdown from a main greenlet whose turn comes between two descriptor
       char c;
       const auto got = pairs[static_cast<std::size_t>(i)].first.read_some(&c, 1);
       ++(got ? read : closed);
-      const auto until = hub::clock::now() + milliseconds(5);
-      while (first_is_slow && read == 1 && hub::clock::now() < until) continue;
+      for (const auto until = hub::clock::now() + milliseconds(5); slow && read == 1 && hub::clock::now() < until;) continue;
       turn.set();
     });
   }
@@ -297,14 +296,10 @@ TEST_CASE("shutdown from a main greenlet whose turn comes between two descriptor
   for (auto& p : pairs) REQUIRE(p.second.write_all("x", 1));
   turn.wait();
   const int had_read = read;
-  CHECK(had_read > 0);
-  CHECK(had_read < all);
+  CHECK((had_read > 0 && had_read < all));
   hub::shutdown();
-  // Who was ready had its turn; a slow machine makes the first case the second.
-  CHECK(read >= had_read);
-  CHECK(read <= had_read + at_once);
-  CHECK(closed == 0);
-  CHECK(hub::statistics().turns == 0);
+  CHECK(read <= had_read + at_once);  // who was ready has its turn; a slow machine makes the first case the second
+  CHECK((closed == 0 && hub::statistics().turns == 0));
 }
 
 // The first takes so long that the turn's time is over, and the rest have theirs between two descriptors.

@@ -265,27 +265,62 @@ TEST_CASE("tasks, members of a group and of a pool are made as attributes say") 
   CHECK(hub::spawn(how, [] { return std::make_unique<int>(4); }).get() != nullptr);
 }
 
-TEST_CASE("attributes of a task may have hooks, and give something else to run; a parent is refused") {
+TEST_CASE("attributes of a task may have hooks; a parent, or another function, is refused") {
   hub_guard guard;
   int entered = 0;
   const auto count = [](void* n) noexcept { ++*static_cast<int*>(n); };
   CHECK(hub::spawn(attributes().on_switch(nullptr, count, &entered), [] { return hub::yield(), 1; }).get() == 1);
   CHECK(entered == 2);
 
-  bool ran = false, ran_instead = false;
-  auto t = hub::spawn(attributes().on_start([&] { return [&] { ran_instead = true; }; }), [&] { ran = true; });
-  CHECK_THROWS_AS(t.get(), hub::cancelled);
-  CHECK(ran_instead);
-  CHECK_FALSE(ran);
-
-  const auto elsewhere = attributes().parent(current());
-  CHECK_THROWS_AS(hub::spawn(elsewhere, [&] { ran = true; }), std::invalid_argument);
-  hub::group g;
-  CHECK_THROWS_AS(g.spawn(elsewhere, [&] { ran = true; }), std::invalid_argument);
-  CHECK(g.size() == 0);
-  hub::pool p(1);
-  CHECK_THROWS_AS(p.spawn(elsewhere, [&] { ran = true; }), std::invalid_argument);
-  CHECK(p.running() == 0);
+  bool ran = false;
+  for (const auto& how : {attributes().parent(current()), attributes().on_start([] {})}) {
+    CHECK_THROWS_AS(hub::spawn(how, [&] { ran = true; }), std::invalid_argument);
+    hub::group g;
+    CHECK_THROWS_AS(g.spawn(how, [&] { ran = true; }), std::invalid_argument);
+    CHECK(g.size() == 0);
+    hub::pool p(1);
+    CHECK_THROWS_AS(p.spawn(how, [&] { ran = true; }), std::invalid_argument);
+    CHECK(p.running() == 0);
+  }
   hub::yield();
   CHECK_FALSE(ran);
+}
+
+// -- Tasks that go other ways ----------------------------------------------------------------------
+
+TEST_CASE("what comes out of a task that was given something else to run is reported for it, and its turn's others go on") {
+  hub_guard guard;
+  unraisables reported;
+  int others = 0;
+  const auto before = hub::spawn([&] { ++others; });
+  const auto t = hub::spawn([] {});
+  t.handle().set_run([] { throw oops("instead"); });
+  const auto after = hub::spawn([&] { ++others; });
+  CHECK_THROWS_AS(t.get(), hub::cancelled);
+  after.get();
+  CHECK(others == 2);
+  REQUIRE(reported.seen.size() == 1);
+  CHECK_THROWS_WITH_AS(std::rethrow_exception(reported.seen[0].second), "instead", oops);
+  // Who joined has started it; when the hub does, it knows whom.
+  const greenlet who = hub::run([&] {
+    const auto u = hub::spawn([] {});
+    u.handle().set_run([] { throw oops("instead"); });
+    return u.handle();
+  });
+  REQUIRE(reported.seen.size() == 2);
+  CHECK(reported.seen[1].first == who);
+}
+
+TEST_CASE("who asks for the result of a task, and the hub ends before that, is told") {
+  hub_guard guard;
+  hub::event never;
+  const auto ask = [&](const auto& task) {
+    hub::spawn([hub = task.handle().parent()] { hub.throw_in(greenlet_exit(greenlet_exit::reason::cancelled)); });
+    CHECK(error_of([&] { task.get(); }) == errc::not_running);
+    CHECK_FALSE(task.ready());
+    task.handle().switch_to();  // its wait is over
+    CHECK(task.ready());
+  };
+  ask(hub::spawn([&] { return never.wait(), std::string("result"); }));
+  ask(hub::spawn([&] { never.wait(); }));
 }

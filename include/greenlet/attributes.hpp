@@ -85,6 +85,7 @@ class attributes {
   bool preserve_fp_env() const noexcept { return preserve_fp_env_; }
 
  private:
+  friend struct access;
   friend detail::body* detail::new_body(detail::closure&&, const greenlet*, const attributes&, void*);
 
   template <class F>

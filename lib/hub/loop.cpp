@@ -125,12 +125,22 @@ void loop::run_ready() {
 
 // As resume(): gives control to whom it concerns, and comes back when that one waits again or has ended. Throws
 // what is thrown into the hub's greenlet itself.
-void loop::start_or_throw(waiter* w) {
+GREENLET_CATCHES_FORCED_UNWIND void loop::start_or_throw(waiter* w) {
   auto* const there = try_start(w);
   if (!there) return start_or_throw_slowly(w);
   switches_ += 2;
   keep_started(w);
-  begin_at(w->who, *there);
+  try {
+    begin_at(w->who, *there);
+  } catch (const greenlet_exit&) {
+    throw;
+  } catch (abi::__forced_unwind&) {
+    throw;
+  } catch (...) {
+    // Mostly it has come out of the one that was started, and has not waited: a task keeps what it throws, but it may
+    // have been given something else to run.
+    report_unraisable(last_ == w ? w->who : runner_, std::current_exception());
+  }
   forget_last();
 }
 

@@ -5,6 +5,7 @@
 #include "loop.hpp"
 
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace greenlets::hub {
@@ -19,6 +20,7 @@ bool completion::wait(deadline until) {
 }
 
 void completion::check() {
+  if (!done_) throw error(errc::not_running, "the hub has ended while a greenlet waited for a task's result");
   asked_ = true;
   if (thrown_) std::rethrow_exception(thrown_);
   if (cancelled_) throw cancelled();
@@ -40,6 +42,12 @@ void completion::finish_cancelled() noexcept {
   joiners_.give_all();
 }
 
+void check(const attributes& how, const char* who) {
+  using namespace std::literals;
+  if (!how.parent().empty()) throw std::invalid_argument(who + ": the parent of what the hub runs is the hub"s);
+  if (access::has_resolver(how)) throw std::invalid_argument(who + ": on_start() has no say in what the hub runs"s);
+}
+
 static greenlet start_made(greenlet g, const greenlet& runner) {
   loop& l = loop::mine();  // another, when user code on the way has ended that one
   if (l.handle() != runner) g.set_parent(l.handle());
@@ -53,7 +61,7 @@ greenlet start_soon(greenlets::detail::closure&& run) {
 }
 
 greenlet start_soon(greenlets::detail::closure&& run, const attributes& how) {
-  if (!how.parent().empty()) throw std::invalid_argument("hub::spawn: the parent of a task is its hub");
+  check(how, "hub::spawn");
   const greenlet runner = loop::mine().handle();
   return start_made(access::adopt(greenlets::detail::new_body(std::move(run), &runner, how, nullptr)), runner);
 }

@@ -251,8 +251,7 @@ void server::state::run() {
 
 server::server(handler serve, options how) {
   if (!serve) throw std::invalid_argument("greenlets::hub::server: there is no function to call");
-  if (how.each && !how.each->parent().empty())
-    throw std::invalid_argument("greenlets::hub::server: the parent of each is the hub");
+  if (how.each) detail::check(*how.each, "greenlets::hub::server");
   if (how.most == 0) throw std::invalid_argument("greenlets::hub::server: a limit of no connections");
   state_ = std::make_shared<state>(std::move(serve), std::move(how));
 }

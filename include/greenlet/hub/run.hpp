@@ -163,6 +163,8 @@ class runner {
 
 GREENLET_API greenlet start_soon(greenlets::detail::closure&& run);
 GREENLET_API greenlet start_soon(greenlets::detail::closure&& run, const attributes& how);
+// Throws std::invalid_argument, which names `who`, when the hub cannot run greenlets like that.
+GREENLET_API void check(const attributes& how, const char* who);
 
 }  // namespace detail
 }  // namespace greenlets::hub
@@ -190,7 +192,8 @@ class task {
   /// Throws: what is thrown into the caller meanwhile; nothing of the task's.
   bool join(deadline until = {}) const { return state_->wait(until); }
   /// Waits, and gives its result: a reference that lives as long as the task object.
-  /// Switches: to the hub. Throws: what the task threw; cancelled; what is thrown into the caller meanwhile.
+  /// Switches: to the hub. Throws: what the task threw; cancelled; what is thrown into the caller meanwhile;
+  /// error(not_running), when the hub ends before the task.
   std::add_lvalue_reference_t<T> get() const {
     if (!state_->done()) {
       const auto kept = state_;  // this object may be moved while we wait
@@ -239,8 +242,8 @@ template <class F, class R = std::invoke_result_t<std::decay_t<F>&>>
 task<std::decay_t<R>> spawn(F&& f) {
   return detail::spawn_task<std::decay_t<R>>(std::forward<F>(f));
 }
-/// The same with a name, a size of its stack, and what else attributes say. If they have on_start() give something else
-/// to run, the task is cancelled. Throws also: std::invalid_argument, when they name a parent.
+/// The same with a name, a size of its stack, and what else attributes say. Throws also: std::invalid_argument, when they
+/// name a parent, or with on_start() who is to give something else to run.
 template <class F, class R = std::invoke_result_t<std::decay_t<F>&>>
 task<std::decay_t<R>> spawn(const attributes& how, F&& f) {
   return detail::spawn_task<std::decay_t<R>>(std::forward<F>(f), how);

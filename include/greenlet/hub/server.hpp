@@ -59,7 +59,8 @@ class GREENLET_API server {
     std::optional<attributes> each = std::nullopt;
   };
 
-  /// Throws: std::bad_alloc, std::invalid_argument (no handler, a limit of 0, or a parent).
+  /// Throws: std::bad_alloc, std::invalid_argument (no handler, a limit of 0,
+  /// or attributes that spawn() refuses).
   explicit server(handler serve) : server(std::move(serve), options()) {}
   server(handler serve, options how);
   server(const server&) = delete;
