@@ -467,13 +467,17 @@ TEST_CASE("accept without descriptors left is an error, and goes on when there a
     hub::listener l(any_port());
     int clients[3];
     for (int& fd : clients) fd = raw_client(l.local());
+    hub::connection first, second, third;
+    // Spawned before, for UBSan needs descriptors when it sees a type for the first time.
+    hub::event leave;
+    auto leaves = hub::spawn([&] { leave.wait(), first.close(); });
+    hub::yield();
     const int free = dup(0);
     ::close(free);
     rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = static_cast<rlim_t>(free) + 1;  // one more
     setrlimit(RLIMIT_NOFILE, &limit);
-    hub::connection first, second, third;
     if (!l.accept(first)) _exit(2);
     for (int n = 0; n < 3; ++n)
       if (l.accept(second).error != std::errc::too_many_files_open) _exit(3);
@@ -481,7 +485,7 @@ TEST_CASE("accept without descriptors left is an error, and goes on when there a
     char buffer[2];
     if (::write(clients[0], "ok", 2) != 2 || !first.read_exactly(buffer, 2)) _exit(5);  // those we have go on
     // One leaves while another waits for a place.
-    auto leaves = hub::spawn([&] { first.close(); });
+    leave.set();
     while (!l.accept(second)) hub::yield();
     if (::write(clients[1], "ok", 2) != 2 || !second.read_exactly(buffer, 2)) _exit(6);
     second.close();
