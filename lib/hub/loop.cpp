@@ -124,7 +124,7 @@ void loop::run_ready() {
 }
 
 // As resume(): gives control to whom it concerns, and comes back when that one waits again or has ended. Throws
-// what is thrown into the hub's greenlet itself.
+// what is thrown into the hub's greenlet itself, which is only its end.
 GREENLET_CATCHES_FORCED_UNWIND void loop::start_or_throw(waiter* w) {
   auto* const there = try_start(w);
   if (!there) return start_or_throw_slowly(w);
@@ -139,7 +139,8 @@ GREENLET_CATCHES_FORCED_UNWIND void loop::start_or_throw(waiter* w) {
   } catch (...) {
     // Mostly it has come out of the one that was started, and has not waited: a task keeps what it throws, but it may
     // have been given something else to run.
-    report_unraisable(last_ == w ? w->who : runner_, std::current_exception());
+    const greenlet who = last_ == w ? w->who : runner_;  // the handler may have others wait
+    report_unraisable(who, std::current_exception());
   }
   forget_last();
 }
